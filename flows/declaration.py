@@ -1,0 +1,126 @@
+"""Reads an experiment: shape, then meaning that needs no model: files, names, references, the method's settings."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mixbit.config import Marks, in_order, validate
+from mixbit.errors import ConfigError, MixbitError
+from mixbit.experiment import Experiment, Indicators
+from mixbit.faults import did_you_mean
+from mixbit.load import load_method, method_names
+from mixbit.marked_yaml import Location, read_marked
+from tasks.data import names
+
+METHODS = "policies.indicators"
+FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An experiment that was read and checked.
+
+    Attributes:
+        experiment: what the file says.
+        path: the file.
+        base_folder: its folder; relative files are looked up there first.
+        search_path: folders where user modules are looked up.
+        settings: the indicator method's own settings, with its defaults filled in; None without indicators.
+        files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`, `policy`).
+    """
+
+    experiment: Experiment
+    path: Path
+    base_folder: Path
+    search_path: tuple[Path, ...]
+    settings: Any = None
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def read_experiment(path: Path, root: Path) -> Declared:
+    """The experiment in a file; nothing of it is built, and no user code is imported.
+
+    Raises:
+        ConfigError: every fault of the file at once, with lines.
+    """
+    data, marks, faults = read_marked(path)
+    base = path.resolve().parent
+    folders = tuple(dict.fromkeys((base, root)))
+    experiment, more = _validated(data, marks, path.stem)
+    settings, unsettled = _settings(data, marks)
+    files, missing = _files(data, marks, folders)
+    faults += [*more, *unsettled, *missing, *_data_names(data, marks, root)]
+    if experiment is None or faults:
+        raise ConfigError(in_order(faults))
+    return Declared(experiment, path, base, folders, settings if experiment.indicators else None, files)
+
+
+def _validated(data: Any, marks: Marks, stem: str) -> tuple[Experiment | None, list[MixbitError]]:
+    """The shape alone; an experiment without a name is called like its file."""
+    if not isinstance(data, dict) or "name" in data:
+        return validate(data, Experiment, marks)
+    return validate(
+        {"name": stem, **data}, Experiment, replace(marks, written={**marks.written, ("name",): f"{stem!r} (the file)"})
+    )
+
+
+def _at(data: Any, location: Location) -> Any:
+    """What the file says at a location; None where it says nothing."""
+    for part in location:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
+def _settings(data: Any, marks: Marks) -> tuple[Any, list[MixbitError]]:
+    """The method's settings, checked by the method's own model."""
+    if not isinstance(_at(data, ("indicators",)), dict):
+        return None, []
+    location, known = ("indicators", "method"), method_names(METHODS)
+    method = data["indicators"].get("method", Indicators.model_fields["method"].default)
+    if method not in known:
+        hint = did_you_mean(method, known, "Methods")
+        return None, [
+            marks.fault(location, "unknown method", expected=" or ".join(known) or "none yet", got=method, hint=hint)
+        ]
+    model = load_method(METHODS, method).Settings
+    return validate(data["indicators"].get("settings", {}), model, marks, ("indicators", "settings"))
+
+
+def _files(data: Any, marks: Marks, folders: tuple[Path, ...]) -> tuple[dict[str, Path], list[MixbitError]]:
+    files: dict[str, Path] = {}
+    faults: list[MixbitError] = []
+    for location in FILES:
+        value = _at(data, location)
+        if isinstance(value, str) and value.strip():
+            found, fault = _look_up(location, value, marks, folders)
+            files |= {".".join(location): found} if found else {}
+            faults += [fault] if fault else []
+    return files, faults
+
+
+def _look_up(
+    location: Location, value: str, marks: Marks, folders: tuple[Path, ...]
+) -> tuple[Path | None, MixbitError | None]:
+    """A path as written, from the experiment's folder, else from the project's root."""
+    kind = "folder" if location == ("data", "folder") else "file"
+    places = [folder / Path(value).expanduser() for folder in folders]
+    for place in places:
+        if place.is_dir() if kind == "folder" else place.is_file():
+            return place, None
+    other = next(("a file" if place.is_file() else "a folder" for place in places if place.exists()), None)
+    hint = None if other else f"Looked in {' and '.join(str(folder) for folder in folders)}"
+    return None, marks.fault(
+        location, "" if other else f"no such {kind}", expected=other and f"a {kind}", got=other or value, hint=hint
+    )
+
+
+def _data_names(data: Any, marks: Marks, root: Path) -> Iterator[MixbitError]:
+    """Datasets and proxies that are named, not described, are stages of dvc.yaml."""
+    said = {key: value for key in ("data", "proxy") if isinstance(value := _at(data, (key,)), str)}
+    known = names(root) if said else {}
+    for key, value in said.items():
+        if value not in known[key]:
+            hint = did_you_mean(value, known[key], "It has") or "It has none"
+            what = f"no {'dataset' if key == 'data' else 'proxy'} of this name in dvc.yaml"
+            yield marks.fault((key,), what, got=value, hint=hint)

@@ -1,0 +1,168 @@
+"""`mixbit plan`: what a run would do and why, without torch, Prefect or MLflow."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from flows.declaration import Declared
+from flows.pipeline import pipeline
+from flows.sources import Stale, file_source, source
+from mixbit.errors import MixbitError
+from mixbit.experiment import Data, Proxy
+from tasks import tracking
+from tasks.place import ROOT
+from tasks.reason import reason
+from tasks.record import Record
+from tasks.stage import Artifact, Call, Context, Done, code_of, identify, look_up
+
+State = Literal["cached", "on server", "pending", "will run", "may run"]
+LOOK_S = 0.3
+LINE = 78
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the plan."""
+
+    stage: str
+    cell: str
+    state: State
+    reason: str
+    key: str | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """An artifact that only a run can tell; `causes` are the cells that will run, or DVC's stages."""
+
+    causes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unmade:
+    """Outputs of a cell that has not run."""
+
+    causes: tuple[str, ...]
+
+    def __getitem__(self, file: str) -> Unknown:
+        """Every output is unknown."""
+        return Unknown(self.causes)
+
+
+@dataclass
+class Planner:
+    """Walks the pipeline and looks up instead of running."""
+
+    declared: Declared
+    context: Context
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    look: bool = True  # False: the cells and their code only, before a run
+
+    def source(self, of: str | Data | Proxy) -> Artifact | Unknown | None:
+        """What DVC or the user made; unknown while DVC has to make it again."""
+        try:
+            return source(of, self.declared)
+        except Stale as stale:
+            return Unknown((f"dvc {stale.name} ({stale.reason})",))
+
+    def file(self, key: str) -> Artifact | None:
+        """The file at a key path of the experiment."""
+        return file_source(key, self.declared)
+
+    def __call__(self, name: str, params: Any, tag: str = "", **inputs: Any) -> Done | Unmade:
+        """Look one cell up."""
+        cell = f"{name} {tag}".strip()
+        given = {key: value for key, value in inputs.items() if value is not None}
+        unknown = [value for value in given.values() if isinstance(value, Unknown)]
+        if unknown and not self.look:
+            code_of(Call(name, cell, params, {}), self.context)
+        if unknown:
+            causes = tuple(dict.fromkeys(cause for value in unknown for cause in value.causes))
+            self.rows.append(Row(name, cell, "may run", f"depends on {', '.join(causes)}"))
+            return Unmade(causes)
+        call = Call(name, cell, params, given)
+        identity = identify(call, self.context)
+        record, fault = look_up(self.context.store, identity)
+        state: State = "cached"
+        if record is None and (record := self._on_server(identity)) is not None:
+            state = "on server"
+        if record is None and name == "layers" and self.look:
+            record = self._first_look(identity)
+        if record is not None:
+            pending = state == "cached" and record.run_id is None
+            told = "computed, not uploaded yet" if pending else ""
+            if record.adopted is not None:
+                told = f"adopted: {record.adopted.reason}"
+            self.rows.append(Row(name, cell, "pending" if pending else state, told, record.key, record.run_id))
+            return Done(record, "cached")
+        why = reason(self.context.store.latest(self.context.experiment, cell), identity, fault)
+        self.rows.append(Row(name, cell, "will run", why, identity.key))
+        return Unmade((cell,))
+
+    def _on_server(self, identity: Record) -> Record | None:
+        if self.context.server is None:
+            return None
+        try:
+            run_id = tracking.find_stage(self.context.server, identity.key, timeout_s=LOOK_S)
+            return tracking.fetch_record(self.context.server, run_id) if run_id else None
+        except MixbitError:
+            self.notes.append("the tracking server does not answer: planned from this machine alone")
+            self.context = replace(self.context, server=None)
+            return None
+
+    def _first_look(self, identity: Record) -> Record | None:
+        """A network nobody has looked at yet: its layers need torch, so a child process runs that one stage."""
+        self.notes.append(f"first look at {self.declared.experiment.model.factory}: ran `layers` in a child process")
+        command = [sys.executable, "-m", "flows.first_look", str(self.declared.path)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=_child_environment())
+        if ran.returncode:
+            raise MixbitError(
+                "", (ran.stderr.strip().splitlines() or ["the `layers` stage failed"])[-1].removeprefix("error: ")
+            )
+        return look_up(self.context.store, identity)[0]
+
+
+def _child_environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+    }
+
+
+def plan(declared: Declared, context: Context) -> Planner:
+    """Every cell's state and reason, in the order of a run."""
+    planner = Planner(declared, context)
+    pipeline(declared, planner)
+    return planner
+
+
+def as_json(planner: Planner, path: Path) -> Mapping[str, Any]:
+    """The plan for machines."""
+    cells = [
+        {"stage": row.stage, "cell": row.cell, "state": row.state, "reason": row.reason, "key": row.key}
+        for row in planner.rows
+    ]
+    return {"experiment": planner.declared.experiment.name, "file": path.name, "cells": cells, "notes": planner.notes}
+
+
+def show(planner: Planner) -> None:
+    """The plan as lines of at most 80 columns; a long reason stands on a line of its own."""
+    width = max((len(row.cell) for row in planner.rows), default=0)
+    for row in planner.rows:
+        head = f"{row.cell:<{width}}  {row.state:<9}"
+        click.echo(
+            f"{head}  {row.reason}".rstrip() if len(head) + len(row.reason) < LINE else f"{head}\n    {row.reason}"
+        )
+    for note in dict.fromkeys(planner.notes):
+        click.echo(note)
+    states = Counter(row.state for row in planner.rows)
+    click.echo(", ".join(f"{count} {state}" for state, count in states.items()))

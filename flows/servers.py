@@ -1,0 +1,268 @@
+"""The two local servers: `mixbit up`, `down`, `status`, and `ensure` for a run that finds nothing answering."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from flows.server_commands import MLFLOW, PREFECT, api_url, command, environment, own_prefect, probe
+from flows.server_process import LOOPBACK, TICK_S, ServerProcess, free_port, is_alive, last_line, start, stop
+from mixbit.errors import MixbitError
+from tasks.place import state_dir
+from tasks.store import disk_faults, write_atomic
+
+NAMES = (PREFECT, MLFLOW)
+URL_VARIABLES = {PREFECT: "MIXBIT_PREFECT_URL", MLFLOW: "MIXBIT_MLFLOW_URL"}
+START_S = 180.0
+ATTEMPTS = 3
+# A flow's own requests: tried for 14 s, not 62, when the server goes away. Its inner log would fill the terminal then.
+BOUNDED = {"PREFECT_CLIENT_MAX_RETRIES": "3", "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL"}
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the two servers answer. `prefect_url` and `mlflow_url` are also the addresses of their pages."""
+
+    prefect_url: str
+    mlflow_url: str
+    state: Path
+
+    @property
+    def prefect_api_url(self) -> str:
+        """What Prefect calls PREFECT_API_URL."""
+        return api_url(self.prefect_url)
+
+    def environment(self) -> dict[str, str]:
+        """What a flow run needs, to be set before Prefect is imported; the user's own profile stays untouched."""
+        (self.state / PREFECT).mkdir(parents=True, exist_ok=True)
+        urls = {"PREFECT_API_URL": self.prefect_api_url, "MLFLOW_TRACKING_URI": self.mlflow_url}
+        return own_prefect(self.state / PREFECT) | urls | BOUNDED
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of one server; `pid` is None for a team's server and for a stopped one."""
+
+    name: str
+    state: str
+    url: str | None
+    pid: int | None
+    healthy: bool
+
+
+@dataclass(frozen=True)
+class Known:
+    """A local server as `servers.json` remembers it; the port outlives the process."""
+
+    port: int
+    process: ServerProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+def ensure(state: Path, names: Sequence[str] = NAMES) -> Servers:
+    """The servers' addresses; whatever does not run is started first.
+
+    A team's URL ($MIXBIT_PREFECT_URL, $MIXBIT_MLFLOW_URL) is only checked, never started.
+
+    Raises:
+        MixbitError: a server can't be reached, or does not come up.
+    """
+    for name in names:
+        _check_team(name)
+    local = [name for name in names if team_url(name) is None]
+    known = _read(state)
+    if not all(_is_up(name, known.get(name)) for name in local):
+        with disk_faults("servers"), _lock(state):
+            known = _start_missing(state, local)
+    urls = {name: team_url(name) or (known[name].url if name in known else "") for name in NAMES}
+    return Servers(urls[PREFECT], urls[MLFLOW], state)
+
+
+def known_mlflow_url(state: Path) -> str | None:
+    """Where the tracking server is, without starting or asking it; None when none runs."""
+    server = _read(state).get(MLFLOW)
+    local = server.url if server is not None and server.process is not None and is_alive(server.process) else None
+    return team_url(MLFLOW) or local
+
+
+def stop_all(state: Path) -> list[str]:
+    """Stop what we started, and nothing else; the names of what ran."""
+    if not state.is_dir():
+        return []
+    with _lock(state):
+        known = _read(state)
+        stopped = [name for name, server in known.items() if server.process is not None and stop(server.process)]
+        if known:
+            _write(state, {name: Known(server.port) for name, server in known.items()})
+    return stopped
+
+
+def look(state: Path) -> list[Status]:
+    """The state of both servers."""
+    return [_status(name, _read(state).get(name)) for name in NAMES]
+
+
+@click.command()
+def up() -> None:
+    """Start the Prefect and MLflow servers on loopback.
+
+    Example: mixbit up
+    """
+    servers = ensure(state_dir())
+    click.echo(f"prefect  {servers.prefect_url}\nmlflow   {servers.mlflow_url}")
+
+
+@click.command()
+def down() -> None:
+    """Stop the servers that mixbit started; their data stay.
+
+    Example: mixbit down
+    """
+    stopped = stop_all(state_dir())
+    click.echo(f"stopped {' and '.join(sorted(stopped))}" if stopped else "nothing was running")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def status(as_json: bool) -> None:
+    """Say which servers run, where, and whether they answer.
+
+    Example: mixbit status --json
+    """
+    found = look(state_dir())
+    if as_json:
+        click.echo(json.dumps({one.name: asdict(one) for one in found}, sort_keys=True))
+        return
+    for one in found:
+        details = [one.url or "", f"pid {one.pid}" if one.pid else "", "healthy" if one.healthy else ""]
+        click.echo("  ".join([f"{one.name:8}", f"{one.state:9}", *filter(None, details)]).rstrip())
+
+
+def team_url(name: str) -> str | None:
+    """The URL that the environment names for a server, without a trailing slash or /api."""
+    url = os.environ.get(URL_VARIABLES[name], "").strip().rstrip("/")
+    return url.removesuffix("/api") or None
+
+
+def _status(name: str, server: Known | None) -> Status:
+    if (url := team_url(name)) is not None:
+        fault = probe(name, url)
+        return Status(name, f"unreachable ({fault})" if fault else "team", url, None, fault is None)
+    if server is None or server.process is None:
+        return Status(name, "stopped", None, None, healthy=False)
+    if not is_alive(server.process):
+        return Status(name, "died", None, None, healthy=False)
+    healthy = probe(name, server.url) is None
+    return Status(name, "running" if healthy else "not answering", server.url, server.process.pid, healthy)
+
+
+def _check_team(name: str) -> None:
+    url = team_url(name)
+    fault = probe(name, url) if url else None
+    if fault:
+        variable = URL_VARIABLES[name]
+        hint = f"Check ${variable}, or unset it to run a local server"
+        raise MixbitError(url or "", f"the {name} server does not answer ({fault})", hint=hint)
+
+
+def _is_up(name: str, server: Known | None) -> bool:
+    return (
+        server is not None and server.process is not None and is_alive(server.process) and not probe(name, server.url)
+    )
+
+
+def _start_missing(state: Path, names: Sequence[str]) -> dict[str, Known]:
+    """Under the lock, where another command may have started them meanwhile."""
+    known = _read(state)
+    missing = [name for name in names if not _is_up(name, known.get(name))]
+    for name in missing:
+        known[name] = _start(state, name, known.get(name))
+        _write(state, known)
+    try:
+        for name in missing:
+            known[name] = _await(state, name, known[name])
+    except BaseException:
+        for name in missing:
+            _stop(known.get(name))
+        _write(
+            state,
+            {name: Known(server.port, None if name in missing else server.process) for name, server in known.items()},
+        )
+        raise
+    _write(state, known)
+    return known
+
+
+def _start(state: Path, name: str, before: Known | None) -> Known:
+    _stop(before)  # what a killed server left behind, or one that no longer answers
+    port = free_port(before.port if before else None)
+    folder, logs = state / name, state / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    logs.mkdir(exist_ok=True)
+    process = start(command(name, port), environment(name, folder), uuid.uuid4().hex, folder, logs / f"{name}.log")
+    return Known(port, process)
+
+
+def _stop(server: Known | None) -> None:
+    if server is not None and server.process is not None:
+        stop(server.process)
+
+
+def _await(state: Path, name: str, server: Known) -> Known:
+    """Wait until it answers; a port that someone else took meanwhile is changed.
+
+    Raises:
+        MixbitError: it ended, or the deadline passed.
+    """
+    log = state / "logs" / f"{name}.log"
+    end = time.monotonic() + START_S
+    for _ in range(ATTEMPTS):
+        assert server.process is not None
+        while is_alive(server.process):
+            if probe(name, server.url) is None and is_alive(server.process):
+                return server
+            if time.monotonic() > end:
+                raise MixbitError(
+                    name, f"the server did not answer within {START_S:.0f} s: {last_line(log)}", hint=f"See {log}"
+                )
+            time.sleep(TICK_S)
+        if free_port(server.port) == server.port:
+            break
+        server = _start(state, name, server)
+    raise MixbitError(name, f"the server ended while starting: {last_line(log)}", hint=f"See {log}")
+
+
+@contextlib.contextmanager
+def _lock(state: Path) -> Iterator[None]:
+    """One command at a time starts or stops; the kernel frees it when its holder dies."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "servers.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _read(state: Path) -> dict[str, Known]:
+    try:
+        data = json.loads((state / "servers.json").read_bytes())
+        return {
+            name: Known(int(one["port"]), ServerProcess(**one["process"]) if one["process"] else None)
+            for name, one in data.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _write(state: Path, known: Mapping[str, Known]) -> None:
+    content = {name: asdict(server) for name, server in known.items()}
+    write_atomic(state / "servers.json", json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")

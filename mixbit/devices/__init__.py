@@ -1,0 +1,1 @@
+"""Places where a deployable runs; neither torch nor onnx is needed there."""

@@ -1,0 +1,76 @@
+"""What a device is to a stage: a name, a fingerprint, and a profile for a request. JSON in, JSON out."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mixbit.errors import MisuseError
+
+MODEL, FLOAT, W8A8 = "model", "float", "w8a8"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure and how; the protocol's lower limits hold whatever is asked.
+
+    Attributes:
+        models: `model` and its references `float` and `w8a8` -> ONNX file.
+        input_shape: [C, H, W] of one picture.
+        batch_size: pictures per call.
+        threads: intra-op threads.
+        rounds: interleaved rounds to keep, at least 10.
+        warm_calls: untimed calls at the start of each block, at least 3.
+        timed_calls: timed calls of each block, at least 10; more when they are short.
+        block_s: seconds that a block's timed calls should last at least.
+        limit_s: seconds after which no further round starts.
+        seed: of the pictures and of the order within rounds.
+    """
+
+    models: Mapping[str, str]
+    input_shape: tuple[int, ...]
+    batch_size: int = 1
+    threads: int = 1
+    rounds: int = 12
+    warm_calls: int = 3
+    timed_calls: int = 10
+    block_s: float = 0.02
+    limit_s: float = 60.0
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `Request(**data)` gives it back."""
+        return asdict(self) | {"models": dict(self.models), "input_shape": list(self.input_shape)}
+
+
+class Device(Protocol):
+    """A place where a deployable runs."""
+
+    name: str
+
+    def fingerprint(self) -> dict[str, str]:
+        """What figures depend on: arch, ISA flags, cores, governor, versions. Never a host name. Milliseconds."""
+        ...
+
+    def profile(self, request: Request) -> dict[str, Any]:
+        """Measure by the protocol of `measure.py`; the figures it documents."""
+        ...
+
+
+def find_device(name: str) -> Device:
+    """The device of this name.
+
+    Raises:
+        MisuseError: no such device.
+    """
+    from mixbit.devices.local import LocalDevice
+
+    if name != LocalDevice.name:
+        raise MisuseError("devices", "unknown device", expected=LocalDevice.name, got=name)
+    return LocalDevice()
+
+
+def request_for(models: Mapping[str, Path], input_shape: list[int], **settings: Any) -> Request:
+    """A request; files by absolute path."""
+    files = {name: str(path.resolve()) for name, path in models.items()}
+    return Request(files, tuple(input_shape), **settings)

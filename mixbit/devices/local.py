@@ -1,0 +1,62 @@
+"""This machine as a device: ONNX Runtime on its CPU, measured in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mixbit
+from mixbit.devices.device import MODEL, Request
+from mixbit.devices.fingerprint import fingerprint
+from mixbit.devices.kernels import executed_kernels
+from mixbit.devices.onnx_file import read_metadata
+from mixbit.errors import MixbitError
+from mixbit.policy import parse_policy
+
+_SLACK_S = 120.0
+
+
+class LocalDevice:
+    """The machine that runs the stage."""
+
+    name = "local"
+
+    def fingerprint(self) -> dict[str, str]:
+        """Of this machine, see `fingerprint.fingerprint`."""
+        return fingerprint()
+
+    def profile(self, request: Request) -> dict[str, Any]:
+        """Figures of `measure.measure`, and `peak_rss_bytes` by model, and `layers`: policy and executed bits.
+
+        Raises:
+            MixbitError: ONNX Runtime refuses a file, or the measuring process died.
+        """
+        figures: dict[str, Any] = _program("mixbit.devices.measure", request.to_json(), request.limit_s + _SLACK_S)
+        shape = [request.batch_size, *request.input_shape]
+        figures["peak_rss_bytes"] = {
+            name: _program(
+                "mixbit.devices.memory", {"model": path, "shape": shape, "threads": request.threads}, _SLACK_S
+            )["peak_rss_bytes"]
+            for name, path in request.models.items()
+        }
+        model = Path(request.models[MODEL])
+        policy = parse_policy(read_metadata(model)["policy"], str(model))
+        kernels = executed_kernels(model, policy, threads=request.threads)
+        figures["layers"] = {layer: kernel.to_json() for layer, kernel in kernels.items()}
+        return figures
+
+
+def _program(module: str, request: dict[str, Any], timeout_s: float) -> Any:
+    # A fresh process: no other thread of this one competes for the interpreter, no torch fills the memory.
+    package = str(Path(mixbit.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+    done = subprocess.run(
+        [sys.executable, "-m", module], input=json.dumps(request), capture_output=True, text=True, check=False,
+        timeout=timeout_s, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise MixbitError("local", f"measuring failed: {last}", hint="See whether the file runs in ONNX Runtime here")
+    return json.loads(done.stdout)

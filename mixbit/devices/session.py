@@ -1,0 +1,69 @@
+"""ONNX Runtime sessions as every measurement and check here opens them."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixbit.errors import MixbitError
+
+
+def open_session(
+    model: Path | bytes,
+    *,
+    threads: int,
+    optimize: bool = True,
+    dump: Path | None = None,
+    config: Mapping[str, str] | None = None,
+) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU.
+
+    Args:
+        model: a file, or its bytes.
+        threads: intra-op threads; waiting threads do not spin.
+        optimize: False runs every node as written.
+        dump: where to write the optimized graph.
+        config: further session configuration entries.
+
+    Raises:
+        MixbitError: ONNX Runtime is not installed, or refuses the file.
+    """
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in (config or {}).items():
+        options.add_session_config_entry(key, value)
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if dump is not None:
+        options.optimized_model_filepath = str(dump)
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        where = "ONNX model" if isinstance(model, bytes) else str(model)
+        hint = f"ONNX Runtime here is {ort.__version__}; 4-bit files need 1.23, 2-bit files 1.24"
+        raise MixbitError(where, f"ONNX Runtime refuses it: {str(error).splitlines()[0]}", hint=hint) from error
+
+
+def open_file(path: str, *, threads: int) -> Any:
+    """A session of a file by name."""
+    return open_session(Path(path), threads=threads)
+
+
+def optimized_graph(model: Path | bytes, *, threads: int) -> bytes:
+    """The graph that ONNX Runtime really executes on this machine, as ONNX bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        dump = Path(folder) / "optimized.onnx"
+        open_session(model, threads=threads, dump=dump)
+        return dump.read_bytes()
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MixbitError("device", "ONNX Runtime is not installed", hint="Install the extra `device`") from None
+    return onnxruntime

@@ -1,0 +1,255 @@
+"""What a user declares in `experiments/*.yaml`; the shape only, no meaning."""
+
+import math
+import re
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from mixbit.config import Settings
+from mixbit.errors import MisuseError
+from mixbit.load import check_reference
+from mixbit.policy import MAX_BITS, MIN_BITS, NumBits, is_num_bits
+
+COSTS = ("bitops", "size_bits", "file_bytes")
+LONGEST_NAME = 60
+NAME_WORDS = "letters, digits, dots, dashes and underscores, a letter or digit first"
+
+
+def _limit(value: Any) -> int | float | str:
+    expected = "expected a positive number, w2a2 to w8a8 (as uniform) or such as 12.2x (smaller than float32)"
+    if isinstance(value, str):
+        smaller = re.fullmatch(r"(\d+(?:\.\d+)?)x", value)
+        if smaller and float(smaller[1]) < 1:
+            raise ValueError(f"{expected}. Less than 1x is larger than float32; for a quarter of it write 4x")
+        if smaller or re.fullmatch(r"w[2-8]a[2-8]", value):
+            return value
+        raise ValueError(expected)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ValueError(expected)
+    return value
+
+
+def _bits(value: Any) -> Any:
+    if not is_num_bits(value):
+        raise ValueError(f"expected {MIN_BITS} to {MAX_BITS}, or float")
+    return value
+
+
+def _reference(value: str) -> str:
+    try:
+        check_reference(value)
+    except MisuseError as error:
+        hint = "A function resnet in my_model.py is my_model:resnet"
+        raise ValueError(f"expected {error.expected}. {hint}") from None
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value) or len(value) > LONGEST_NAME:
+        raise ValueError(f"expected a name: {NAME_WORDS}, at most {LONGEST_NAME}")
+    return value
+
+
+def _file(value: str) -> str:
+    if not value.strip():
+        raise ValueError("expected the path of a file")
+    return value
+
+
+def _finite(value: dict[str, Any]) -> dict[str, Any]:
+    todo: list[Any] = [value]
+    while todo:
+        item = todo.pop()
+        todo += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ValueError("expected finite numbers")
+    return value
+
+
+Reference = Annotated[str, AfterValidator(_reference)]
+Name = Annotated[str, AfterValidator(_name)]
+File = Annotated[str, AfterValidator(_file)]
+Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
+Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
+Limit = Annotated[int | float | str, BeforeValidator(_limit)]
+WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
+
+
+class Training(Settings):
+    """A supervised schedule: SGD with momentum and a cosine."""
+
+    epochs: int = Field(ge=1, description="a whole number >= 1")
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Model(Settings):
+    """The float model: how to build it, and its weights or how to train them."""
+
+    factory: Reference = Field(description="module:callable that builds the float model")
+    arguments: Arguments = Field(default_factory=dict)
+    checkpoint: File | None = None
+    train: Training | None = None
+
+    @model_validator(mode="after")
+    def _weights_come_from_somewhere(self) -> "Model":
+        if (self.checkpoint is None) == (self.train is None):
+            raise ValueError("expected exactly one of checkpoint (a file) and train (a schedule)")
+        return self
+
+
+class Task(Settings):
+    """Loss and metric: `loss(outputs, targets) -> scalar`, `metric(outputs, targets) -> per-picture values`."""
+
+    loss: Reference = Field(description="module:callable, loss(outputs, targets)")
+    metric: Reference = Field(description="module:callable, metric(outputs, targets)")
+    direction: Literal["maximize", "minimize"] = Field(
+        description="maximize or minimize: which way the metric is better"
+    )
+
+
+def user_modules(factory: str, task: Literal["classification"] | Task) -> tuple[str, ...]:
+    """Modules of a model's factory and of a user's loss and metric."""
+    references = [factory] if task == "classification" else [factory, task.loss, task.metric]
+    return tuple(reference.partition(":")[0] for reference in references)
+
+
+class Data(Settings):
+    """Data that no DVC stage makes: an `.npz`, a folder of pictures (split/class/file), or a callable."""
+
+    npz: File | None = None
+    folder: File | None = None
+    callable: Reference | None = None
+    arguments: Arguments = Field(default_factory=dict)
+    image_size: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Data":
+        if sum(source is not None for source in (self.npz, self.folder, self.callable)) != 1:
+            raise ValueError("expected exactly one of npz, folder and callable")
+        if self.arguments and self.callable is None:
+            raise ValueError("expected arguments beside callable only")
+        if self.image_size is not None and self.folder is None:
+            raise ValueError("expected image_size beside folder only")
+        return self
+
+
+class Proxy(Settings):
+    """A subset of train, chosen without a model."""
+
+    method: Literal["stratified", "herding", "k_centre"] = "stratified"
+    fraction: float = Field(gt=0, le=1, description="the share of train to take, a number > 0 and <= 1")
+    seed: int = Field(default=0, ge=0)
+
+
+class Indicators(Settings):
+    """Which method, over which candidate num_bits; `settings` belong to the method's own file."""
+
+    method: Name = "limpq"
+    num_bits: tuple[Bits, ...] = Field(min_length=1, description="a list of 2 to 8, or float")
+    settings: Arguments = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _in_one_spelling(self) -> "Indicators":
+        if len(set(self.num_bits)) != len(self.num_bits):
+            raise ValueError("expected each of num_bits once")
+        if self.num_bits == ("float",):
+            raise ValueError("expected at least one of num_bits from 2 to 8")
+        ordered = tuple(sorted(self.num_bits, key=lambda bits: math.inf if bits == "float" else bits))
+        object.__setattr__(self, "num_bits", ordered)
+        return self
+
+
+class Allocation(Settings):
+    """How harm is weighed and how long the solver may take."""
+
+    alpha: float = Field(default=1.0, gt=0)
+    time_limit_s: int = Field(default=60, ge=1)
+
+
+class LayerRule(Settings):
+    """Limits of the layers a pattern matches; `exclude` leaves them float."""
+
+    min_bits: WholeBits | None = None
+    max_bits: WholeBits | None = None
+    exclude: bool = False
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "LayerRule":
+        if self.exclude and (self.min_bits is not None or self.max_bits is not None):
+            raise ValueError("expected exclude alone, or min_bits and max_bits")
+        if not self.exclude and self.min_bits is None and self.max_bits is None:
+            raise ValueError("expected min_bits, max_bits or exclude: true")
+        if self.min_bits is not None and self.max_bits is not None and self.min_bits > self.max_bits:
+            raise ValueError(f"expected min_bits <= max_bits, not {self.min_bits} and {self.max_bits}")
+        return self
+
+
+class Finetune(Settings):
+    """Quantization-aware training under one policy."""
+
+    epochs: int = Field(ge=1, description="a whole number >= 1")
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=0.01, gt=0)
+    scale_learning_rate: float = Field(default=0.01, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    start: Literal["supernet", "float"] = "supernet"
+    distill: float = Field(default=0.0, ge=0, le=1)
+    per_channel: bool = True
+
+
+def _groups(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    if any(len(group) < 2 for group in groups):
+        raise ValueError("expected at least two layers in every group")
+    twice = sorted(name for name, times in Counter(name for group in groups for name in group).items() if times > 1)
+    if twice:
+        raise ValueError(f"expected every layer in at most one group; more than once: {', '.join(twice)}")
+    return groups
+
+
+Budget = Annotated[dict[Literal["bitops", "size_bits", "file_bytes"], Limit], Field(min_length=1)]
+Groups = Annotated[tuple[tuple[str, ...], ...], AfterValidator(_groups)]
+
+
+class Experiment(Settings):
+    """One declared experiment; every field that changes a result ends up in some stage's parameters."""
+
+    name: Name = Field(description="a name")
+    model: Model = Field(description="factory, and checkpoint or train")
+    data: Name | Data = Field(description="a name from dvc.yaml, or a mapping with npz, folder or callable")
+    task: Literal["classification"] | Task = Field(
+        default="classification", description="classification, or a mapping with loss, metric and direction"
+    )
+    proxy: Name | Proxy = Field(
+        default=Proxy(fraction=0.5), description="a name from dvc.yaml, or a mapping with fraction"
+    )
+    indicators: Indicators | None = None
+    allocation: Allocation = Allocation()
+    fixed_layers: Literal["limpq", "none"] = "limpq"
+    groups: Groups = ()
+    layers: dict[str, LayerRule] = Field(default_factory=dict)
+    budgets: dict[Name, Budget] = Field(default_factory=dict)
+    policy: File | None = None
+    finetune: Finetune | Literal["none"] = Field(description="none, or a mapping with epochs")
+    devices: tuple[Name, ...] = ("local",)
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _policy_or_search(self) -> "Experiment":
+        if self.policy is None and (self.indicators is None or not self.budgets):
+            raise ValueError("expected indicators and budgets (a search), or policy (a file)")
+        if self.policy is not None and self.budgets:
+            raise ValueError("expected either policy (a file) or budgets, not both")
+        if self.policy is not None and self.layers:
+            raise ValueError("expected either policy (a file) or layers (rules of a search), not both")
+        if len(set(self.devices)) != len(self.devices):
+            raise ValueError("expected each of devices once")
+        return self
+
+
+__all__ = ["COSTS", "Experiment", "NumBits"]

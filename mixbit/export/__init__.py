@@ -1,0 +1,1 @@
+"""From fake quantization to an ONNX file that says what it is."""

@@ -1,0 +1,78 @@
+"""How weight codes of 2 to 8 bits are stored, and the nodes that unpack them once, when the file is loaded."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from mixbit.export.build import INT2, INT4, Builder
+from mixbit.export.codes import pack_planes, place_values
+
+Codes = npt.NDArray[np.int8]
+
+NATIVE_BITS = (2, 4, 8)
+# Bytes of the nodes that unpack, beside the payload: measured on exported files, layer names of about 15 letters.
+PLANES_NODE_BYTES = 550
+CAST_NODE_BYTES = 240
+
+
+def container(num_bits: int, weights: int) -> tuple[str, int]:
+    """(name, bits per weight) of the smallest container for `weights` codes of num_bits.
+
+    2, 4 and 8 bits have element types of their own. Other widths are bit planes of their true size, unless a layer is
+    so small that the nodes that unpack them weigh more than the next element type up.
+    """
+    wider = next(bits for bits in NATIVE_BITS if bits >= num_bits)
+    if wider == num_bits:
+        return f"int{wider}", wider
+    planes_bytes = num_bits * math.ceil(weights / 8) + PLANES_NODE_BYTES
+    wider_bytes = math.ceil(weights * wider / 8) + (CAST_NODE_BYTES if wider < 8 else 0)
+    return ("planes", num_bits) if planes_bytes < wider_bytes else (f"int{wider}", wider)
+
+
+def emit_codes(build: Builder, layer: str, codes: Codes, num_bits: int, shift: int) -> ir.Value:
+    """Store codes and unpack them to an int8 tensor named `<layer>.codes`, shaped as codes, shifted left by `shift`.
+
+    Every node reads constants only, so the runtime folds the chain when it loads the file.
+    """
+    name, _ = container(num_bits, codes.size)
+    if name == "planes":
+        return _emit_planes(build, layer, codes, num_bits, shift)
+    if name == "int8":
+        return build.constant(f"{layer}.codes", codes << shift)
+    stored = build.constant(f"{layer}.weight", codes.astype(INT2 if name == "int2" else INT4))
+    if shift == 0:
+        return build.node("Cast", [stored], f"{layer}.codes", {"to": ir.DataType.INT8.value})
+    wide = build.node("Cast", [stored], f"{layer}.w/0", {"to": ir.DataType.INT32.value})
+    shifted = build.node("Mul", [wide, build.constant(f"shift{shift}", _int32(1 << shift))], f"{layer}.w/1")
+    return build.node("Cast", [shifted], f"{layer}.codes", {"to": ir.DataType.INT8.value})
+
+
+def _emit_planes(build: Builder, layer: str, codes: Codes, num_bits: int, shift: int) -> ir.Value:
+    def step(op: str, inputs: list[ir.Value], index: int, **attributes: Any) -> ir.Value:
+        return build.node(op, inputs, f"{layer}.w/{index}", attributes)
+
+    stored = build.constant(f"{layer}.weight", pack_planes(codes, num_bits))
+    bits = step("BitShift", [stored, build.constant("bit", np.arange(8, dtype=np.uint8))], 0, direction="RIGHT")
+    bits = step("BitwiseAnd", [bits, build.constant("one", np.array(1, np.uint8))], 1)
+    bits = step("Cast", [bits], 2, to=ir.DataType.INT32.value)
+    places = build.constant(f"places{num_bits}_{shift}", place_values(num_bits, shift))
+    value = step("Mul", [bits, places], 3)
+    value = step("ReduceSum", [value, build.constant("axis0", _int64(0))], 4, keepdims=0)
+    if codes.size % 8:
+        value = step("Reshape", [value, build.constant("flat", _int64(-1))], 5)
+        ends = [build.constant("axis0", _int64(0)), build.constant(f"{layer}.count", _int64(codes.size))]
+        value = step("Slice", [value, *ends], 6)
+    shape = build.constant("shape" + "x".join(map(str, codes.shape)), np.array(codes.shape, np.int64))
+    value = step("Reshape", [value, shape], 7)
+    return build.node("Cast", [value], f"{layer}.codes", {"to": ir.DataType.INT8.value})
+
+
+def _int64(value: int) -> npt.NDArray[np.int64]:
+    return np.array([value], np.int64)
+
+
+def _int32(value: int) -> npt.NDArray[np.int32]:
+    return np.array(value, np.int32)

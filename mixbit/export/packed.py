@@ -1,0 +1,187 @@
+"""The `packed` dialect: what is deployed. True-size weights, int8 kernels, BatchNorm folded.
+
+Weights are stored in 2 to 8 bits and unpacked to int8 when the file is loaded; activations are bytes with an integer
+Clip. Weight codes below 7 bits are shifted left, activation codes stretched over their byte, which leaves the values
+as they are and makes the steps of the int32 bias (activation scale * weight scale) finer: otherwise one step can be
+half a bias at 2 bits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from mixbit.export.activations import UNBOUNDED, emit_activation
+from mixbit.export.build import INT2, Builder
+from mixbit.export.codes import broadcast, stretch_factor, weight_codes, weight_shift
+from mixbit.export.containers import emit_codes
+from mixbit.export.fold import Affine, Integers, affine, batchnorm_after, integers
+from mixbit.export.marker import FakeQuant, constant, is_marker, layer_of, read_marker, weight_root
+from mixbit.export.ref import emit_weight, is_weight
+
+OPSET, IR_VERSION = 21, 10
+INT2_OPSET, INT2_IR_VERSION = 25, 13
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A Conv or Gemm that is lowered as a whole, with the BatchNorm it swallows."""
+
+    node: ir.Node
+    name: str
+    weight: ir.Value
+    quantizer: FakeQuant | None
+    batchnorm: ir.Node | None
+
+    @property
+    def map(self) -> Affine | None:
+        """Bias and BatchNorm per output channel."""
+        return affine(self.node, self.batchnorm, constant(self.weight).shape[0])
+
+
+def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
+    """Marker graph -> opset 21, IR 10; opset 25, IR 13 when a 2-bit initializer is present.
+
+    Args:
+        marked: from `marker_graph`; not changed.
+        forced: cut at every activation quantizer, as `lower_ref` does.
+    """
+    graph = marked.graph
+    build = Builder(graph.inputs)
+    layers = {id(node): layer for node in graph if (layer := _layer(node)) is not None}
+    folded = {id(layer.batchnorm) for layer in layers.values() if layer.batchnorm is not None}
+    bounds: dict[ir.Value, tuple[float, float]] = {}
+    stretches: dict[ir.Value, int] = {}
+    for node in graph:
+        if id(node) in layers:
+            build.values[node.outputs[0]] = _emit_layer(build, layers[id(node)], stretches)
+        elif id(node) in folded:
+            build.values[node.outputs[0]] = build.values[_source(node)]
+        elif is_marker(node) and is_weight(node):
+            if any(id(reader) not in layers for reader in node.outputs[0].consumers()):
+                build.values[node.outputs[0]] = emit_weight(build, node)
+        elif is_marker(node):
+            stretches[node.outputs[0]] = _stretch(node, layers)
+            limits = bounds.get(_source(node), UNBOUNDED)
+            build.values[node.outputs[0]] = _emit_quantizer(build, node, stretches, limits, forced=forced)
+        elif (swallowed := _swallowed(node)) is not None:
+            build.values[node.outputs[0]] = build.values[_source(node)]
+            bounds[node.outputs[0]] = swallowed
+        else:
+            build.copy(node)
+    narrowest = any(_is_int2(value) for value in build.initializers.values())
+    opset, ir_version = (INT2_OPSET, INT2_IR_VERSION) if narrowest else (OPSET, IR_VERSION)
+    return build.model(graph.outputs, opset=opset, ir_version=ir_version)
+
+
+def _layer(node: ir.Node) -> Layer | None:
+    name, weight = layer_of(node), weight_root(node)
+    if name is None or weight is None or not _is_plain(node):
+        return None
+    marker = node.inputs[1].producer() if node.inputs[1] is not None else None
+    quantizer = read_marker(marker) if marker is not None else None
+    return Layer(node, name, weight, quantizer, batchnorm_after(node))
+
+
+def _is_plain(node: ir.Node) -> bool:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and not bias.is_initializer():
+        return False
+    if node.op_type == "Conv":
+        return True
+    expected = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
+    return node.op_type == "Gemm" and all(
+        node.attributes[key].value == value if key in node.attributes else key in {"alpha", "beta", "transA"}
+        for key, value in expected.items()
+    )
+
+
+def _source(node: ir.Node) -> ir.Value:
+    source = node.inputs[0]
+    assert source is not None
+    return source
+
+
+def _stretch(node: ir.Node, layers: Mapping[int, Layer]) -> int:
+    # Also where a bias step is 1/128 of an output step: on 3-bit digits, one picture in 200 changed its class without.
+    readers = [layers.get(id(reader)) for reader in node.outputs[0].consumers()]
+    rounds_bias = any(layer is not None and layer.quantizer is not None and layer.map is not None for layer in readers)
+    return stretch_factor(read_marker(node).num_bits) if rounds_bias else 1
+
+
+def _emit_quantizer(
+    build: Builder, node: ir.Node, stretches: Mapping[ir.Value, int], limits: tuple[float, float], *, forced: bool
+) -> ir.Value:
+    x, quantizer = build.read(_source(node)), read_marker(node)
+    assert x is not None
+    stretch = stretches[node.outputs[0]]
+    return emit_activation(build, quantizer, x, quantizer.label, stretch=stretch, bounds=limits, forced=forced)
+
+
+def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int]) -> ir.Value:
+    x = build.read(layer.node.inputs[0])
+    assert x is not None
+    if layer.quantizer is None:
+        weight, bias = _float_constants(build, layer)
+    else:
+        weight, bias = _integer_constants(build, layer, layer.quantizer, stretches)
+    inputs = [x, weight] if bias is None else [x, weight, bias]
+    name, output = str(layer.node.name), str(layer.node.outputs[0].name)
+    return build.node(layer.node.op_type, inputs, output, layer.node.attributes, node_name=name)
+
+
+def _float_constants(build: Builder, layer: Layer) -> tuple[ir.Value, ir.Value | None]:
+    name, weight, map_ = str(layer.node.name), constant(layer.weight), layer.map
+    if map_ is None:
+        return build.constant(f"{name}.weight", weight), None
+    weight = (weight * broadcast(map_.multiplier, weight.ndim)).astype(np.float32)
+    return build.constant(f"{name}.weight", weight), build.constant(f"{name}.bias", map_.bias.astype(np.float32))
+
+
+def _integer_constants(
+    build: Builder, layer: Layer, quantizer: FakeQuant, stretches: Mapping[ir.Value, int]
+) -> tuple[ir.Value, ir.Value | None]:
+    name, maker, map_ = str(layer.node.name), _source(layer.node).producer(), layer.map
+    codes = weight_codes(constant(layer.weight), quantizer.scale, quantizer.quant_min, quantizer.quant_max)
+    shift = weight_shift(quantizer.num_bits)
+    scale = quantizer.scale / np.float32(1 << shift)
+    activation_scale = _scale_in_kernel(maker, stretches) if maker is not None and is_marker(maker) else None
+    fixed = integers(codes, scale, activation_scale or np.float32(1), map_)
+    weight = _emit_weight(build, layer, fixed, emit_codes(build, name, fixed.codes, quantizer.num_bits, shift))
+    if fixed.bias is None or map_ is None:
+        return weight, None
+    if activation_scale is None:
+        return weight, build.constant(f"{name}.bias", map_.bias.astype(np.float32))
+    bias = [build.constant(f"{name}.bias", fixed.bias), build.constant(f"{name}.bias_scale", fixed.bias_scale)]
+    return weight, build.node("DequantizeLinear", bias, f"{name}.b", {"axis": 0})
+
+
+def _scale_in_kernel(activation: ir.Node, stretches: Mapping[ir.Value, int]) -> np.float32:
+    return np.float32(read_marker(activation).scale / np.float32(stretches[activation.outputs[0]]))
+
+
+def _emit_weight(build: Builder, layer: Layer, fixed: Integers, codes: ir.Value) -> ir.Value:
+    name, channels = str(layer.node.name), len(fixed.scale)
+    inputs = [codes, build.constant(f"{name}.scale", fixed.scale)]
+    if layer.node.op_type == "Gemm":  # without a zero point ONNX Runtime does not see a quantized Gemm
+        inputs.append(build.constant(f"zeros{channels}", np.zeros(channels, np.int8)))
+    return build.node("DequantizeLinear", inputs, f"{name}.dq", {"axis": 0})
+
+
+def _swallowed(node: ir.Node) -> tuple[float, float] | None:
+    # A Relu or Clip read by activation quantizers only becomes bounds of their integer Clip.
+    readers = node.outputs[0].consumers() if node.op_type in {"Relu", "Clip"} else ()
+    if not readers or node.outputs[0].is_graph_output() or not all(is_marker(reader) for reader in readers):
+        return None
+    if node.op_type == "Relu":
+        return (0.0, np.inf)
+    limits = [*node.inputs[1:], None, None][:2]
+    if any(limit is not None and not limit.is_initializer() for limit in limits):
+        return None
+    low, high = (None if limit is None else float(constant(limit)) for limit in limits)
+    return (-np.inf if low is None else low, np.inf if high is None else high)
+
+
+def _is_int2(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.numpy().dtype == INT2

@@ -1,0 +1,45 @@
+"""The bytes of an ONNX file: the same for the same content, in every process."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from mixbit.policy import Policy, canonical_json, dump_policy, policy_sha256
+
+FORMAT_VERSION = "1"
+
+
+def describe(*, policy: Policy, stage_key: str, inputs: Mapping[str, str], info: Mapping[str, Any]) -> dict[str, str]:
+    """What a deployed file says about itself; never a run id, a time, a path.
+
+    Args:
+        policy: layer -> (weight num_bits, activation num_bits).
+        stage_key: of the stage that makes the file.
+        inputs: input name -> sha256 of what the file was made from.
+        info: dataset_info.json, for preprocessing and labels.
+    """
+    preprocessing = {
+        "input_shape": info["input_shape"],
+        "layout": "NCHW",
+        "dtype": info["dtype"],
+        "mean": info["mean"],
+        "std": info["std"],
+    }
+    return {
+        "mixbit.format": FORMAT_VERSION,
+        "mixbit.policy": dump_policy(policy).decode(),
+        "mixbit.policy.sha256": policy_sha256(policy),
+        "mixbit.stage.key": stage_key,
+        "mixbit.inputs": canonical_json(dict(inputs)).decode(),
+        "mixbit.preprocessing": canonical_json(preprocessing).decode(),
+        "mixbit.labels": canonical_json(list(info["labels"])).decode(),
+    }
+
+
+def to_bytes(model: ir.Model, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Serialize; metadata in the order of their keys."""
+    model.metadata_props.clear()
+    model.metadata_props.update(sorted((metadata or {}).items()))
+    content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    return content

@@ -1,0 +1,1 @@
+"""Network shapes, and the one place that walks a network."""

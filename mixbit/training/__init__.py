@@ -1,0 +1,1 @@
+"""Training loops that resume to the same bytes."""

@@ -1,0 +1,1 @@
+"""How bits are chosen: one solver, one file per method."""

@@ -1,0 +1,227 @@
+"""Which code makes a result: a stage's module and everything it imports inside the project, function by function.
+
+Comments, docstrings and formatting do not count. Imports inside functions do. Plumbing does not: it moves bytes and
+carries CONTRACT_VERSION, raised by hand when it starts to change results.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixbit.errors import MisuseError, MixbitError
+from tasks.memo import memoised
+from tasks.place import ROOT
+
+PACKAGES = ("mixbit", "policies", "tasks", "flows")
+PLUMBING = frozenset(
+    f"{package}.{name}"
+    for package, names in {
+        "mixbit": "config errors experiment faults load marked_yaml",
+        "tasks": "closure data memo place reason record stage stage_server store telemetry tracking",
+    }.items()
+    for name in names.split()
+)
+Functions = dict[str, str]
+Parsed = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Closure:
+    """`files`: file -> function -> digest; `packages`: installed packages that user code imports -> version."""
+
+    files: dict[str, Functions]
+    packages: dict[str, str]
+
+
+@dataclass
+class Snapshot:
+    """What one run read of each file: code that is edited meanwhile is neither run nor keyed.
+
+    Attributes:
+        parsed: file -> what it said at the first look.
+        modules: dotted names of the files.
+        imported: all of them are imported as they were read; later edits wait for the next run.
+        closures: those found so far, by the modules asked for.
+    """
+
+    parsed: dict[Path, Parsed] = field(default_factory=dict)
+    modules: set[str] = field(default_factory=set)
+    imported: bool = False
+    closures: dict[tuple[str, ...], Closure] = field(default_factory=dict)
+
+    def edited(self) -> list[str]:
+        """Names of files that no longer say what was read."""
+        return sorted(
+            path.name for path, was in self.parsed.items() if not path.is_file() or _parse(path, path.name) != was
+        )
+
+
+def closure(modules: Iterable[str], search_path: Sequence[Path], snapshot: Snapshot) -> Closure:
+    """The code behind `modules`, at any depth.
+
+    Args:
+        modules: dotted names; of the project, of a user's file on `search_path`, or of an installed package.
+        search_path: folders with the user's own modules.
+        snapshot: what this run has read so far; added to.
+
+    Raises:
+        MisuseError: a module that is nowhere to be found.
+        MixbitError: code that can't be hashed: it does not parse, or imports by a computed name.
+    """
+    asked = tuple(modules)
+    if asked not in snapshot.closures:
+        snapshot.closures[asked] = _closure(asked, search_path, snapshot)
+    return snapshot.closures[asked]
+
+
+def _closure(modules: Sequence[str], search_path: Sequence[Path], snapshot: Snapshot) -> Closure:
+    files: dict[str, Functions] = {}
+    packages: dict[str, str] = {}
+    seen: set[str] = set()
+    todo = list(modules)
+    while todo:
+        name = todo.pop()
+        if name in seen or name in PLUMBING:
+            continue
+        seen.add(name)
+        path = _locate(name, search_path)
+        if path is None:
+            packages |= _installed(name)
+            continue
+        label, mine = _label(path, search_path)
+        if path not in snapshot.parsed:
+            snapshot.parsed[path] = _parse(path, label)
+            snapshot.modules.add(name)
+        parsed = snapshot.parsed[path]
+        if parsed["functions"]:
+            files[label] = parsed["functions"]
+        imported = [_absolute(entry, name, path.name == "__init__.py") for entry in parsed["imports"]]
+        todo += [found for entry in imported for found in _candidates(entry, search_path, mine=mine)]
+        todo += [parent for parent in _parents(name) if _locate(parent, search_path) is not None]
+    return Closure(dict(sorted(files.items())), dict(sorted(packages.items())))
+
+
+def _candidates(entry: str, search_path: Sequence[Path], *, mine: bool) -> list[str]:
+    """`a.b:c` may be the module a.b.c or a name in a.b; only project and user files are followed."""
+    module, _, name = entry.partition(":")
+    inside = f"{module}.{name}" if name else module
+    if name and _locate(inside, search_path) is not None:
+        return [inside]
+    if _locate(module, search_path) is not None:
+        return [module]
+    top = module.split(".")[0]
+    outside = top not in PACKAGES and top not in sys.stdlib_module_names
+    return [module] if outside and not mine else []
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _locate(name: str, search_path: Sequence[Path]) -> Path | None:
+    roots = [ROOT] if name.split(".", maxsplit=1)[0] in PACKAGES else list(search_path)
+    for root in roots:
+        base = root.joinpath(*name.split("."))
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def _label(path: Path, search_path: Sequence[Path]) -> tuple[str, bool]:
+    """(name without the machine's folders, whether it is the project's own file)."""
+    for package in PACKAGES:
+        if path.is_relative_to(ROOT / package):
+            return path.relative_to(ROOT).as_posix(), True
+    folder = next(folder for folder in search_path if path.is_relative_to(folder))
+    return path.relative_to(folder).as_posix(), False
+
+
+def _absolute(entry: str, name: str, is_package: bool) -> str:
+    dots = len(entry) - len(entry.lstrip("."))
+    if not dots:
+        return entry
+    parts = name.split(".")
+    base = parts[: len(parts) - dots + (1 if is_package else 0)]
+    module, _, imported = entry.lstrip(".").partition(":")
+    return ".".join([*base, *([module] if module else [])]) + (f":{imported}" if imported else "")
+
+
+def _installed(name: str) -> dict[str, str]:
+    top = name.split(".", maxsplit=1)[0]
+    if top in sys.stdlib_module_names:
+        raise MisuseError(name, "the standard library makes no models, losses or data")
+    for distribution in (top, *importlib.metadata.packages_distributions().get(top, ())):
+        try:
+            return {distribution: importlib.metadata.version(distribution)}
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise MisuseError(name, "no such module", hint="Put the file beside the experiment, or install its package")
+
+
+def _parse(path: Path, label: str) -> Parsed:
+    parsed: Parsed = json.loads(memoised(path, "closure-1", lambda p: json.dumps(_read(p))))
+    if "fault" in parsed:
+        raise MixbitError(label, parsed["fault"], hint="Code that can't be hashed can't be cached")
+    return parsed
+
+
+def _read(path: Path) -> Parsed:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        return {"fault": f"does not parse: {error}"}
+    imports: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imports += [f"{'.' * node.level}{node.module or ''}:{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"__import__", "importlib.import_module"}:
+            return {"fault": f"line {node.lineno}: imports by a computed name"}
+    return {"functions": _functions(tree), "imports": sorted(set(imports))}
+
+
+def _functions(tree: ast.Module) -> Functions:
+    """Digest per top-level function, per method, and one for what stands between them."""
+    _strip_docstrings(tree)
+    found: dict[str, str] = {}
+    rest: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            _add(found, node.name, node)
+        elif isinstance(node, ast.ClassDef):
+            methods = [part for part in node.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))]
+            for method in methods:
+                _add(found, f"{node.name}.{method.name}", method)
+            node.body = [part for part in node.body if part not in methods]
+            _add(found, node.name, node)
+        else:
+            rest.append(node)
+    if rest:
+        _add(found, "<module>", ast.Module(body=rest, type_ignores=[]))
+    return found
+
+
+def _add(found: Functions, name: str, node: ast.AST) -> None:
+    # A name defined twice (overload, property setter) counts with all its definitions.
+    found[name] = hashlib.sha256((found.get(name, "") + ast.dump(node)).encode()).hexdigest()[:16]
+
+
+def _strip_docstrings(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+            first = node.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]

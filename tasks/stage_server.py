@@ -1,0 +1,56 @@
+"""A cell's outputs and the tracking server: fetched from it, known to it, logged there."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tasks import tracking
+from tasks.record import Record
+
+if TYPE_CHECKING:
+    from tasks.stage import Context
+
+
+def fetched(context: "Context", identity: Record) -> Record | None:
+    """A record that another machine left on the server, every byte of its outputs verified."""
+    if context.server is None:
+        return None
+    run_id = tracking.find_stage(context.server, identity.key, timeout_s=10.0)
+    if run_id is None:
+        return None
+    scratch = context.store.partial(identity.stage, identity.key) / "fetched"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        record = replace(tracking.fetch_record(context.server, run_id), run_id=run_id)
+        for name, output in record.outputs.items():
+            if context.store.fault(output) is not None:
+                tracking.fetch_output(context.server, run_id, name, scratch / name, output.sha256)
+                context.store.put(scratch / name)
+    except tracking.ArtifactLost:
+        return None  # the server lost or altered it: as if it had never been there
+    context.store.write_record(record)
+    context.store.clear_partial(identity.stage, identity.key)
+    context.on_server.add(run_id)
+    return record
+
+
+def is_logged(context: "Context", record: Record) -> bool:
+    """Whether the server has the record's run, FINISHED and not deleted; asked once per run id and process.
+
+    Without a server: whether any ever had it.
+    """
+    if record.run_id is None or context.server is None:
+        return record.run_id is not None
+    if record.run_id not in context.on_server:
+        context.on_server.update(tracking.finished(context.server, [record.run_id]))
+    return record.run_id in context.on_server
+
+
+def logged(context: "Context", record: Record, *, new: bool) -> Record:
+    """The record with its run on this server; for an old record, one of the same key and bytes may be there."""
+    assert context.server is not None
+    run_id = None if new else tracking.find_same(context.server, record)
+    if run_id is None:
+        files = {name: context.store.blob(output.sha256) for name, output in record.outputs.items()}
+        run_id = tracking.log_stage(context.server, replace(record, run_id=None), files, context.tags)
+    context.on_server.add(run_id)
+    return replace(record, run_id=run_id)

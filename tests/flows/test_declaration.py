@@ -1,0 +1,130 @@
+"""The second look at an experiment: files, names, the method's settings; nothing imported, nothing built."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flows import declaration
+from flows.declaration import read_experiment
+from mixbit.errors import ConfigError
+
+GOOD = """
+model: {factory: "mine:net", train: {epochs: 1}}
+data: digits
+indicators: {method: fake, num_bits: [2, 8], settings: {epochs: 3}}
+budgets: {w4a4: {bitops: w4a4}}
+finetune: none
+"""
+METHOD = (
+    "from mixbit.config import Settings as Base\nclass Settings(Base):\n    epochs: int = 1\n    rate: float = 0.1\n"
+)
+LIMIT = "expected a positive number, w2a2 to w8a8 (as uniform) or such as 12.2x (smaller than float32)"
+DVC = """
+stages:
+  digits: {cmd: x, outs: [digits.npz]}
+  proxy: {foreach: "${proxies}", do: {cmd: x, outs: ["${key}.json"]}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "methods" / "fake_methods").mkdir(parents=True)
+    (tmp_path / "methods" / "fake_methods" / "__init__.py").touch()
+    (tmp_path / "methods" / "fake_methods" / "fake.py").write_text(METHOD)
+    (tmp_path / "dvc.yaml").write_text(DVC)
+    (tmp_path / "params.yaml").write_text("proxies: {digits-half: {fraction: 0.5}}\n")
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "methods")
+    monkeypatch.setattr(declaration, "METHODS", "fake_methods")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("fake_methods")]:
+        del sys.modules[name]
+
+
+def declare(project, text, name="mine.yaml"):
+    path = project / "experiments" / name
+    path.write_text(text)
+    return read_experiment(path, project)
+
+
+def refusal(project, text, name="mine.yaml"):
+    with pytest.raises(ConfigError) as caught:
+        declare(project, text, name)
+    return str(caught.value).replace(f"{project}/experiments/", "").split("\n")
+
+
+def test_an_experiment_is_called_like_its_file(project):
+    declared = declare(project, GOOD)
+    assert declared.experiment.name == "mine"
+    assert (declared.settings.epochs, declared.settings.rate) == (3, 0.1)
+    assert declared.search_path == (project / "experiments", project)
+
+
+def test_a_file_name_that_is_no_name_is_told(project):
+    assert "name: expected a name" in refusal(project, GOOD, "a b.yaml")[0]
+    assert declare(project, f"name: fine\n{GOOD}", "a b.yaml").experiment.name == "fine"
+
+
+def test_settings_of_the_method_are_checked_with_lines(project):
+    block = "indicators:\n  num_bits: [2]\n  method: fake\n  settings:\n    epocs: 3\n    rate: fast"
+    text = GOOD.replace("indicators: {method: fake, num_bits: [2, 8], settings: {epochs: 3}}", block)
+    assert refusal(project, text) == [
+        "mine.yaml:8: indicators.settings.epocs: unknown key. Did you mean epochs?",
+        "mine.yaml:9: indicators.settings.rate: expected a number, got fast",
+    ]
+
+
+def test_faults_of_both_looks_are_told_together(project):
+    text = GOOD.replace("fake", "fale").replace("data: digits", "data: digts").replace("w4a4}", "w9a9}")
+    assert refusal(project, text) == [
+        "mine.yaml:3: data: no dataset of this name in dvc.yaml, got digts. Did you mean digits?",
+        "mine.yaml:4: indicators.method: unknown method, expected fake, got fale. Did you mean fake?",
+        f"mine.yaml:5: budgets.w4a4.bitops: {LIMIT}, got w9a9",
+    ]
+
+
+def test_a_proxy_goes_by_its_name_in_dvc_yaml(project):
+    assert declare(project, f"{GOOD}proxy: digits-half\n").experiment.proxy == "digits-half"
+    told = refusal(project, f"{GOOD}proxy: digits\n")
+    assert told == ["mine.yaml:7: proxy: no proxy of this name in dvc.yaml, got digits. Did you mean digits-half?"]
+
+
+def test_files_are_looked_up_beside_the_experiment_then_in_the_root(project):
+    text = GOOD.replace("train: {epochs: 1}", "checkpoint: net.pt").replace("digits", "{npz: data.npz}")
+    (project / "net.pt").touch()
+    (project / "data.npz").touch()
+    (project / "experiments" / "net.pt").touch()
+    assert declare(project, text).files == {
+        "model.checkpoint": project / "experiments" / "net.pt",
+        "data.npz": project / "data.npz",
+    }
+
+
+def test_a_file_that_is_missing_or_a_folder_is_told(project):
+    text = GOOD.replace("train: {epochs: 1}", "checkpoint: net.pt").replace("data: digits", "data: {npz: .}")
+    assert refusal(project, text) == [
+        f"mine.yaml:2: model.checkpoint: no such file, got net.pt. Looked in {project}/experiments and {project}",
+        "mine.yaml:3: data.npz: expected a file, got a folder",
+    ]
+
+
+def test_the_standard_library_is_refused_before_any_import(project):
+    assert "expected module:callable of yours" in refusal(project, GOOD.replace("mine:net", "os:system"))[0]
+
+
+def test_reading_imports_no_heavy_package():
+    code = """
+import sys
+from pathlib import Path
+from flows.declaration import read_experiment
+from mixbit.errors import MixbitError
+try:
+    read_experiment(Path("experiments/digits.yaml"), Path.cwd())
+except MixbitError:
+    pass
+print(sorted({"torch", "prefect", "mlflow", "dvc", "numpy", "onnx"} & set(sys.modules)))
+"""
+    root = declaration.__file__.rsplit("/flows/", 1)[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]"]

@@ -1,0 +1,146 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixbit import costs
+from mixbit.errors import MisuseError
+from mixbit.experiment import LayerRule
+
+
+def layer(name, macs, weights, out_channels=4, *, never_run=False):
+    return {"name": name, "macs": macs, "weights": weights, "out_channels": out_channels, "never_run": never_run}
+
+
+# Input 1x9x9; conv 3x3 stride 2 without padding -> 4x4x4; linear 64 -> 10. Counted by hand.
+NET = {
+    "layers": [layer("conv", 4 * 4 * 4 * 9, 36), layer("middle", 1000, 200), layer("fc", 640, 640, 10)],
+    "shared_activations": [],
+    "first": "conv",
+    "last": "fc",
+}
+BITS = st.integers(2, 8)
+
+
+def test_bitops_of_a_net_with_stride_and_odd_input_equal_the_hand_count():
+    policy = {"conv": (8, 8), "middle": (3, 5), "fc": ("float", "float")}
+    assert costs.policy_costs(policy, NET)["bitops"] == 576 * 64 + 1000 * 15 + 640 * 1024
+
+
+def test_size_is_policy_bits_times_weights_and_nothing_else():
+    policy = {"conv": (8, 8), "middle": (3, 5), "fc": ("float", "float")}
+    assert costs.policy_costs(policy, NET)["size_bits"] == 36 * 8 + 200 * 3 + 640 * 32
+
+
+@given(BITS)
+def test_a_uniform_policy_without_fixed_layers_compresses_by_32_over_b(bits):
+    policy = costs.uniform_policy(NET, (bits, bits), "none", {})
+    assert math.isclose(32 * (36 + 200 + 640) / costs.policy_costs(policy, NET)["size_bits"], 32 / bits)
+
+
+@given(BITS, BITS)
+def test_bitops_are_symmetric_in_weight_and_activation_bits(w, a):
+    assert (
+        costs.layer_costs(NET["layers"][0], (w, a))["bitops"] == costs.layer_costs(NET["layers"][0], (a, w))["bitops"]
+    )
+
+
+@given(st.integers(1, 10**6), st.integers(2, 7))
+def test_bitops_and_size_are_monotone_in_weight_bits(weights, bits):
+    low, high = (costs.layer_costs(layer("x", 10, weights), (b, 4)) for b in (bits, bits + 1))
+    assert all(low[name] < high[name] for name in ("bitops", "size_bits"))
+
+
+def test_file_bytes_count_containers_scales_biases_and_nodes():
+    small, constant = layer("x", 1, 1001, 8), 8 * 8 + costs.LAYER_BYTES
+    found = {bits: costs.layer_costs(small, (bits, 8))["file_bytes"] - constant for bits in (2, 4, 8)}
+    assert found == {2: 251 + costs.CAST_BYTES, 4: 501 + costs.CAST_BYTES, 8: 1001}
+
+
+def test_odd_widths_are_bit_planes_where_these_are_smaller():
+    def stored(weights):
+        return costs.layer_costs(layer("x", 1, weights, 0), (3, 8))["file_bytes"] - costs.LAYER_BYTES
+
+    assert stored(80_001) == 3 * 10_001 + costs.PLANES_BYTES
+    assert stored(80) == 40 + costs.CAST_BYTES
+
+
+def test_a_float_layer_takes_four_bytes_a_weight():
+    found = costs.layer_costs(layer("x", 1, 100, 3), ("float", "float"))["file_bytes"]
+    assert found == 400 + 12 + costs.FLOAT_LAYER_BYTES
+
+
+def test_limpq_fixes_first_and_last_to_8_bit_and_none_fixes_nothing():
+    assert costs.fixed_entries(NET, "limpq", {}) == {"conv": (8, 8), "fc": (8, 8)}
+    assert costs.fixed_entries(NET, "none", {}) == {}
+
+
+def test_candidates_are_all_pairs_of_integers_and_float_with_float():
+    found = costs.candidates(NET, [4, "float", 2], "limpq", {})
+    assert found["middle"] == ((2, 2), (2, 4), (4, 2), (4, 4), ("float", "float"))
+    assert found["conv"] == ((8, 8),)
+
+
+def test_rules_narrow_and_exclude_by_pattern():
+    rules = {"mid*": LayerRule(min_bits=3, max_bits=4), "fc": LayerRule(exclude=True)}
+    found = costs.candidates(NET, [2, 3, 4, 6, "float"], "none", rules)
+    assert found["middle"] == ((3, 3), (3, 4), (4, 3), (4, 4))
+    assert found["fc"] == (("float", "float"),)
+
+
+def test_a_pattern_without_a_layer_names_the_nearest():
+    with pytest.raises(MisuseError, match=r"midle: matches no layer\. Did you mean middle"):
+        costs.candidates(NET, [4], "none", {"midle": LayerRule(exclude=True)})
+
+
+def test_rules_that_leave_nothing_are_an_error_of_that_layer():
+    with pytest.raises(MisuseError, match="middle: its rules leave no candidate"):
+        costs.candidates(NET, [4], "none", {"mid*": LayerRule(min_bits=5)})
+
+
+def test_a_rule_against_the_profile_is_an_error():
+    with pytest.raises(MisuseError, match="fc: fixed to 8 bits by the profile limpq"):
+        costs.candidates(NET, [4], "limpq", {"fc": LayerRule(max_bits=4)})
+
+
+def test_a_layer_beside_a_fixed_one_keeps_the_activation_bits_of_their_tensor():
+    net = NET | {"shared_activations": [["conv", "middle"]]}
+    assert costs.candidates(net, [2, 4], "limpq", {})["middle"] == ((2, 8), (4, 8))
+
+
+def test_excluding_one_of_two_readers_of_a_tensor_is_an_error():
+    net = NET | {"shared_activations": [["middle", "fc"]]}
+    with pytest.raises(MisuseError, match="middle, fc read one tensor, and only some"):
+        costs.candidates(net, [4], "none", {"fc": LayerRule(exclude=True)})
+
+
+def test_w4a4_is_uniform_over_searched_layers_with_fixed_ones_as_they_are():
+    found = costs.resolve_limits({"bitops": "w3a4", "size_bits": "w3a4"}, NET, "limpq", {})
+    assert found == {"bitops": 64 * (576 + 640) + 12 * 1000, "size_bits": 8 * (36 + 640) + 3 * 200}
+
+
+def test_times_is_the_float_model_divided_and_rounded_down():
+    found = costs.resolve_limits({"bitops": "7x", "size_bits": "12.2x"}, NET, "limpq", {})
+    assert found == {"bitops": 1024 * 2216 // 7, "size_bits": 32 * 876 * 10 // 122}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 0, "w1a1", "0x", "4", True, "w4a4 "])
+def test_a_budget_that_means_nothing_is_refused(value):
+    with pytest.raises(MisuseError, match="budgets: bitops: expected a positive number"):
+        costs.resolve_limits({"bitops": value}, NET, "limpq", {})
+
+
+def test_an_unknown_cost_names_the_nearest():
+    with pytest.raises(MisuseError, match="Did you mean bitops"):
+        costs.resolve_limits({"bitop": 5}, NET, "limpq", {})
+
+
+def test_layers_that_never_ran_take_no_part():
+    net = NET | {"layers": [*NET["layers"], layer("ghost", 0, 10, never_run=True)]}
+    assert "ghost" not in costs.candidates(net, [4], "none", {})
+
+
+def test_a_group_with_an_unknown_layer_is_an_error():
+    with pytest.raises(MisuseError, match=r"groups\[0\]: unknown layer, got convv. Did you mean conv"):
+        costs.check_groups([["convv", "fc"]], NET)

@@ -1,0 +1,54 @@
+"""Stage `baseline`."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from mixbit.policy import dump_policy, load_policy
+from tasks import baseline
+from tasks.stage import Work
+
+LAYERS = {
+    "layers": [
+        {"name": name, "macs": 1000, "weights": 100, "out_channels": 4, "never_run": False}
+        for name in ("stem", "a", "b", "head")
+    ],
+    "shared_activations": [],
+    "first": "stem",
+    "last": "head",
+}
+MIXED = {"stem": (8, 8), "a": (4, 4), "b": (3, 3), "head": (8, 8)}
+
+
+def run(tmp_path, params, **inputs):
+    paths = {name: tmp_path / name for name in ("layers", *inputs)}
+    for name, content in {"layers": json.dumps(LAYERS).encode(), **inputs}.items():
+        paths[name].write_bytes(content)
+    work = Work(paths, {}, "0" * 64, tmp_path, tmp_path, lambda *_: None, tmp_path, ())
+    figures = baseline.compute(work, baseline.Params(**params))
+    return figures, load_policy((tmp_path / "policy.json").read_bytes(), "policy.json")
+
+
+def test_the_float_reference_is_float_everywhere(tmp_path):
+    figures, made = run(tmp_path, {"weight_bits": "float", "activation_bits": "float", "fixed_layers": "none"})
+    assert set(made.values()) == {("float", "float")}
+    assert figures["bitops"] == 4 * 1000 * 1024
+
+
+def test_the_baseline_of_a_policy_costs_no_less(tmp_path):
+    figures, made = run(tmp_path, {"at_least": "bitops", "num_bits": (2, 3, 4, 8)}, policy=dump_policy(MIXED))
+    assert made["a"] == made["b"] == (4, 4)
+    assert figures["mean_weight_bits"] == 6
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"weight_bits": 4}, {"at_least": "bitops"}, {"weight_bits": 9, "activation_bits": 4}]
+)
+def test_half_a_declaration_is_refused(params):
+    with pytest.raises(ValidationError):
+        baseline.Params(**params)
+
+
+def test_the_method_is_part_of_the_code_that_makes_the_result():
+    assert baseline.modules(baseline.Params(weight_bits=4, activation_bits=4)) == ("policies.baselines.uniform",)

@@ -1,0 +1,155 @@
+"""Stage `policy`."""
+
+import hashlib
+import json
+
+import pytest
+
+from mixbit.costs import policy_costs
+from mixbit.errors import ConfigError, MisuseError, MixbitError
+from mixbit.policy import load_policy
+from tasks import policy
+from tasks.stage import Work
+
+NAMES = ("stem", "a", "b", "skip", "head")
+LAYERS = {
+    "layers": [
+        {"name": name, "macs": 1000 * (i + 1), "weights": 100 * (i + 1), "out_channels": 4, "never_run": False}
+        for i, name in enumerate(NAMES)
+    ],
+    "shared_activations": [["a", "skip"]],
+    "first": "stem",
+    "last": "head",
+}
+BITS = (2, 4, 8)
+INDICATORS = {
+    "layers": {
+        name: {
+            "weight": {str(b): 4.0**-b * (i + 1) for b in BITS} | {"float": 0.0},
+            "activation": {str(b): 3.0**-b for b in BITS} | {"float": 0.0},
+        }
+        for i, name in enumerate(("a", "b", "skip"))
+    }
+}
+SEARCH = {"budget": {"bitops": "w4a4"}, "num_bits": BITS}
+GIVEN = {name: {"weight_bits": 4, "activation_bits": 4} for name in NAMES}
+
+
+def run(tmp_path, params, **inputs):
+    paths = {}
+    for name, content in {"layers": LAYERS, **inputs}.items():
+        paths[name] = tmp_path / name
+        paths[name].write_text(content if isinstance(content, str) else json.dumps(content))
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+    out = tmp_path / "out"
+    out.mkdir(exist_ok=True)
+    work = Work(paths, digests, "0" * 64, out, tmp_path, lambda *_: None, tmp_path, ())
+    figures = policy.compute(work, policy.Params(**params))
+    made = load_policy((out / "policy.json").read_bytes(), "policy.json")
+    return figures, made, json.loads((out / "choice.json").read_text())
+
+
+def test_the_search_keeps_its_budget_and_the_fixed_layers(tmp_path):
+    figures, made, choice = run(tmp_path, SEARCH, indicators=INDICATORS)
+    assert made["stem"] == made["head"] == (8, 8)
+    assert figures["bitops"] == policy_costs(made, LAYERS)["bitops"] <= choice["budget"]["bitops"]
+    assert choice["status"] == "optimal"
+
+
+def test_readers_of_one_tensor_share_activation_bits(tmp_path):
+    _, made, _ = run(tmp_path, SEARCH | {"budget": {"bitops": 420_000}}, indicators=INDICATORS)
+    assert made["a"][1] == made["skip"][1]
+
+
+def test_a_group_shares_both_bits(tmp_path):
+    _, made, _ = run(tmp_path, SEARCH | {"groups": (("a", "b"),)}, indicators=INDICATORS)
+    assert made["a"] == made["b"]
+
+
+def test_the_choice_names_the_policy_and_the_indicators_by_digest(tmp_path):
+    _, _, choice = run(tmp_path, SEARCH, indicators=INDICATORS)
+    written = (tmp_path / "out" / "policy.json").read_bytes()
+    assert choice["policy_sha256"] == hashlib.sha256(written).hexdigest()
+    assert choice["indicators_sha256"] == hashlib.sha256((tmp_path / "indicators").read_bytes()).hexdigest()
+    assert choice["requested"] == {"bitops": "w4a4"}
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path):
+    def written():
+        run(tmp_path, SEARCH, indicators=INDICATORS)
+        return [(tmp_path / "out" / name).read_bytes() for name in policy.OUTPUTS]
+
+    assert written() == written()
+
+
+def test_alpha_weighs_weight_harm(tmp_path):
+    entries = dict.fromkeys(NAMES, ((2, 4), (4, 2)))
+    table = policy.harm_table(LAYERS, entries, dict.fromkeys(NAMES, INDICATORS["layers"]["b"]), alpha=3.0)
+    assert table["a"][2, 4][0] == 3.0**-4 + 3.0 * (4.0**-2 * 2)
+
+
+def test_an_infeasible_budget_says_the_smallest_that_works(tmp_path):
+    smallest = 64 * 6000 + 4 * 9000
+    with pytest.raises(
+        MixbitError, match=f"no policy fits.*bitops 1000.*Smallest feasible: bitops {smallest}"
+    ) as caught:
+        run(tmp_path, SEARCH | {"budget": {"bitops": 1000}}, indicators=INDICATORS)
+    assert caught.value.exit_code == 1
+    assert run(tmp_path, SEARCH | {"budget": {"bitops": smallest}}, indicators=INDICATORS)[1]["b"] == (2, 2)
+
+
+def test_two_limits_infeasible_together_each_say_their_smallest(tmp_path):
+    budget = {"bitops": 64 * 6000 + 4 * 9000, "size_bits": 1}
+    with pytest.raises(MixbitError, match="with the other limits kept: bitops 420000, size_bits 6600"):
+        run(tmp_path, SEARCH | {"budget": budget}, indicators=INDICATORS)
+
+
+def test_candidates_that_the_indicators_lack_are_an_error(tmp_path):
+    with pytest.raises(MixbitError, match="indicators: a: no harm of weight bits, expected 3"):
+        run(tmp_path, SEARCH | {"num_bits": (2, 3)}, indicators=INDICATORS)
+
+
+def test_a_given_policy_comes_out_as_it_is(tmp_path):
+    figures, made, choice = run(tmp_path, {}, file=GIVEN)
+    assert set(made.values()) == {(4, 4)}
+    assert choice["status"] == "given"
+    assert figures["mean_weight_bits"] == 4
+
+
+def test_a_given_policy_may_be_yaml(tmp_path):
+    lines = [f"{name}: {{weight_bits: 3, activation_bits: float}}" for name in NAMES]
+    assert run(tmp_path, {}, file="\n".join(lines))[1]["a"] == (3, "float")
+
+
+def test_a_given_policy_tells_every_missing_and_unknown_layer(tmp_path):
+    wrong = {("heed" if name == "head" else name): entry for name, entry in GIVEN.items()}
+    with pytest.raises(ConfigError) as caught:
+        run(tmp_path, {}, file=wrong)
+    assert str(caught.value).splitlines() == [
+        "policy file: heed: no such layer. Did you mean head?",
+        "policy file: head: missing. A policy names every layer",
+    ]
+
+
+def test_a_given_policy_must_agree_where_one_tensor_is_read(tmp_path):
+    wrong = GIVEN | {"skip": {"weight_bits": 4, "activation_bits": 8}}
+    with pytest.raises(ConfigError, match="a, skip read one tensor, so they share activation bits, got a 4, skip 8"):
+        run(tmp_path, {}, file=wrong)
+
+
+def test_a_given_policy_must_keep_the_groups(tmp_path):
+    wrong = GIVEN | {"b": {"weight_bits": 2, "activation_bits": 4}}
+    with pytest.raises(ConfigError, match="a, b share bits, by groups"):
+        run(tmp_path, {"groups": (("a", "b"),)}, file=wrong)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "", "{}"])
+def test_a_file_that_is_no_policy_is_misuse_without_its_digest_name(tmp_path, content):
+    with pytest.raises(MisuseError, match=r"^policy file") as caught:
+        run(tmp_path, {}, file=content)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_an_unknown_group_member_is_misuse(tmp_path):
+    with pytest.raises(MisuseError, match=r"groups\[0\]: unknown layer, got bb"):
+        run(tmp_path, SEARCH | {"groups": (("a", "bb"),)}, indicators=INDICATORS)

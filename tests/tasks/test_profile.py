@@ -1,0 +1,64 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from mixbit.errors import MisuseError
+from mixbit.export.build import Builder
+from mixbit.export.save import describe, to_bytes
+from mixbit.policy import canonical_json
+from tasks import profile
+from tasks.stage import Work
+
+INFO = {"input_shape": [2, 6, 6], "dtype": "uint8", "mean": [0.0] * 2, "std": [1.0] * 2, "labels": []}
+
+
+def _network(path):
+    x = ir.Value(name="input", shape=ir.Shape(["batch", 2, 6, 6]), type=ir.TensorType(ir.DataType.FLOAT))
+    y = ir.Value(name="output", type=ir.TensorType(ir.DataType.FLOAT))
+    build = Builder([x])
+    weight = build.constant("conv.weight", np.ones((4, 2, 3, 3), np.float32))
+    build.values[y] = build.node("Conv", [build.inputs[0], weight], "y", node_name="conv")
+    metadata = describe(policy={"conv": ("float", "float")}, stage_key="k", inputs={}, info=INFO)
+    path.write_bytes(to_bytes(build.model([y], opset=21, ir_version=10), metadata))
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profile")
+    (folder / "info").write_bytes(canonical_json(INFO))
+    packed = _network(folder / "packed")
+    inputs = {"packed": packed, "float_reference": packed, "w8a8_reference": packed, "info": folder / "info"}
+    (folder / "out").mkdir()
+    return Work(inputs, dict.fromkeys(inputs, "d" * 64), "c" * 64, folder / "out", folder, print, folder, ())
+
+
+def test_profile_holds_ratios_memory_and_executed_bits(work):
+    figures = profile.compute(work, profile.Params(block_s=0.001, limit_s=20))
+    report = json.loads((work.out / "profile.json").read_bytes())
+    assert {"ratio_to_float", "ratio_to_w8a8_p90", "latency_us", "peak_rss_bytes", "contention"} <= set(figures)
+    assert report["layers"]["conv"] == {
+        "policy": ["float", "float"], "executed": "float", "kernel": "Conv", "calls": 1,
+    }  # fmt: skip
+    assert report["fingerprint"]["arch"] == profile.facts(profile.Params())["device.arch"]
+
+
+def test_facts_take_milliseconds_and_import_no_runtime():
+    script = """
+import sys, time
+from tasks import profile
+start = time.perf_counter()
+profile.facts(profile.Params())
+print(time.perf_counter() - start < 0.05, "onnxruntime" in sys.modules, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "False"]
+
+
+def test_unknown_device_is_refused_before_anything_runs():
+    with pytest.raises(MisuseError, match="expected local"):
+        profile.facts(profile.Params(device="moon"))
