@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from mixbit.config import Marks, in_order, validate
-from mixbit.errors import ConfigError, MixbitError
+from mixbit.devices.device import find_device
+from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Experiment, Indicators
 from mixbit.faults import did_you_mean
-from mixbit.load import load_method, method_names
+from mixbit.load import check_reference, load_method, method_names
 from mixbit.marked_yaml import Location, read_marked
+from tasks.closure import find_module
 from tasks.data import names
 
 METHODS = "policies.indicators"
+REFERENCES = (("model", "factory"), ("data", "callable"), ("task", "loss"), ("task", "metric"))
 FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
 
 
@@ -27,6 +30,7 @@ class Declared:
         base_folder: its folder; relative files are looked up there first.
         search_path: folders where user modules are looked up.
         settings: the indicator method's own settings, with its defaults filled in; None without indicators.
+        marks: where the file says what.
         files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`, `policy`).
     """
 
@@ -34,6 +38,7 @@ class Declared:
     path: Path
     base_folder: Path
     search_path: tuple[Path, ...]
+    marks: Marks
     settings: Any = None
     files: dict[str, Path] = field(default_factory=dict)
 
@@ -51,9 +56,10 @@ def read_experiment(path: Path, root: Path) -> Declared:
     settings, unsettled = _settings(data, marks)
     files, missing = _files(data, marks, folders)
     faults += [*more, *unsettled, *missing, *_data_names(data, marks, root)]
+    faults += [*_modules(data, marks, folders), *_devices(data, marks)]
     if experiment is None or faults:
         raise ConfigError(in_order(faults))
-    return Declared(experiment, path, base, folders, settings if experiment.indicators else None, files)
+    return Declared(experiment, path, base, folders, marks, settings if experiment.indicators else None, files)
 
 
 def _validated(data: Any, marks: Marks, stem: str) -> tuple[Experiment | None, list[MixbitError]]:
@@ -124,3 +130,26 @@ def _data_names(data: Any, marks: Marks, root: Path) -> Iterator[MixbitError]:
             hint = did_you_mean(value, known[key], "It has") or "It has none"
             what = f"no {'dataset' if key == 'data' else 'proxy'} of this name in dvc.yaml"
             yield marks.fault((key,), what, got=value, hint=hint)
+
+
+def _modules(data: Any, marks: Marks, folders: tuple[Path, ...]) -> Iterator[MixbitError]:
+    """Modules that are named must be there; what is in them is told when they are imported, in a run."""
+    for location in REFERENCES:
+        value = _at(data, location)
+        try:
+            if isinstance(value, str):
+                find_module(check_reference(value)[0], folders)
+        except MisuseError as error:
+            if error.what.startswith("no such module"):  # any other fault of a reference is told by its field
+                yield marks.fault(location, error.what, got=value, hint=error.hint)
+
+
+def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
+    """Devices are found by name before anything is trained for them."""
+    devices = _at(data, ("devices",))
+    for place, name in enumerate(devices if isinstance(devices, list) else ()):
+        try:
+            if isinstance(name, str):
+                find_device(name)
+        except MisuseError as error:
+            yield marks.fault(("devices", place), error.what, expected=error.expected, got=name)

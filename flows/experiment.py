@@ -14,7 +14,7 @@ from flows.rows import policy_rows
 from flows.screen import Screen
 from flows.servers import ensure
 from flows.session import Session, expected_rows, git_tags
-from mixbit.errors import MixbitError
+from mixbit.errors import RunError
 from tasks import tracking
 from tasks.place import ROOT, state_dir
 from tasks.stage import Context
@@ -45,7 +45,7 @@ def experiment(file: str) -> None:
     session.screen.summary(policy_rows(told), told.metric)
     session.screen.say(f"report: {report}")
     if faults:
-        raise MixbitError("", "\n".join(map(str, faults)))
+        raise RunError(faults)
 
 
 def _open(path: Path, store: Store) -> Session:

@@ -34,7 +34,7 @@ def main(path: Path) -> None:
         with store.in_use():
             pipeline(declared, LayersOnly(declared, context, look=False))
     except MixbitError as error:
-        sys.exit(f"error: {error}")
+        sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
 
 
 if __name__ == "__main__":

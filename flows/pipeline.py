@@ -27,6 +27,10 @@ class Stage(Protocol):
         """The file or folder that DVC or the user made; None where there is none."""
         ...
 
+    def agrees(self, layers: Any, p: Parameters) -> None:
+        """Refuse what the file says of layers and the network does not have, once the layers are known."""
+        ...
+
     def file(self, key: str) -> Any:
         """The file at a key path of the experiment; None where it names none."""
         ...
@@ -63,6 +67,7 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
     dataset = stage("dataset", p.dataset, source=source)
     data = {"dataset": dataset["dataset.safetensors"], "info": dataset["dataset_info.json"]}
     layers = stage("layers", p.layers, info=data["info"])
+    stage.agrees(layers["layers.json"], p)
     proxy = stage("proxy", p.proxy, **data, manifest=manifest)
     float_model = stage("float_model", p.float_model, **data, checkpoint=stage.file("model.checkpoint"))
     data |= {"proxy": proxy["proxy.json"], "layers": layers["layers.json"]}

@@ -1,5 +1,6 @@
 """`mixbit plan`: what a run would do and why, without torch, Prefect or MLflow."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from typing import Any, Literal
 
 import click
 
+from flows.agreement import refuse_misfits
 from flows.declaration import Declared
+from flows.parameters import Parameters
 from flows.pipeline import pipeline
 from flows.sources import Stale, file_source, source
-from mixbit.errors import MixbitError
+from mixbit.errors import MixbitError, RunError
 from mixbit.experiment import Data, Proxy
 from tasks import tracking
 from tasks.place import ROOT
@@ -74,6 +77,11 @@ class Planner:
         except Stale as stale:
             return Unknown((f"dvc {stale.name} ({stale.reason})",))
 
+    def agrees(self, layers: Artifact | Unknown, p: Parameters) -> None:
+        """Refuse what does not fit layers that are known here."""
+        if self.look and isinstance(layers, Artifact) and (here := self.context.store.blob(layers.sha256)).is_file():
+            refuse_misfits(self.declared, p, json.loads(here.read_bytes()))
+
     def file(self, key: str) -> Artifact | None:
         """The file at a key path of the experiment."""
         return file_source(key, self.declared)
@@ -125,9 +133,8 @@ class Planner:
         command = [sys.executable, "-m", "flows.first_look", str(self.declared.path)]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=_child_environment())
         if ran.returncode:
-            raise MixbitError(
-                "", (ran.stderr.strip().splitlines() or ["the `layers` stage failed"])[-1].removeprefix("error: ")
-            )
+            lines = [line.removeprefix("error: ") for line in ran.stderr.splitlines() if line.startswith("error: ")]
+            raise RunError(lines or [f"layers: failed: {ran.stderr.strip().splitlines()[-1:]}"])
         return look_up(self.context.store, identity)[0]
 
 

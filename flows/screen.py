@@ -22,6 +22,7 @@ SIGN_OF_LIFE_S = 30.0
 BAR_WIDTH = 12
 CELL_WIDTH = 25
 MAX_WIDTH = 120
+TABLE_WIDTH = 80
 ASCII = str.maketrans({"→": "->", "…": "...", "≤": "<=", "≥": ">="})
 
 
@@ -124,9 +125,10 @@ class Screen:
         self._change(replace(self._row(cell), state="done", seconds=seconds, figures=dict(figures)))
 
     def failed(self, cell: str, message: str) -> None:
-        """The cell stopped; the message is one line."""
-        row = self._row(cell)
-        self._change(replace(row, state="failed", reason=message, seconds=row.took_s(self._clock())))
+        """The cell stopped; of the message its first line is shown."""
+        row, lines = self._row(cell), message.splitlines() or [""]
+        reason = lines[0] if len(lines) == 1 else f"{lines[0]} (and {len(lines) - 1} more)"
+        self._change(replace(row, state="failed", reason=reason, seconds=row.took_s(self._clock())))
 
     def summary(self, rows: Sequence[PolicyRow], metric: str = "accuracy") -> None:
         """The table of policies that a run ends with."""
@@ -153,7 +155,8 @@ class Screen:
 
     def _print(self, part: RenderableType) -> None:
         if self._console.is_terminal:
-            self._console.print(part, soft_wrap=isinstance(part, Text))
+            wide = max(self._console.width, TABLE_WIDTH)  # a narrow terminal wraps lines, but no figure is cut
+            self._console.print(part, soft_wrap=isinstance(part, Text), width=wide, crop=False)
             return
         with self._console.capture() as capture:
             self._console.print(part, soft_wrap=isinstance(part, Text))

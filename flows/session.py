@@ -1,5 +1,6 @@
 """One experiment under way: where its stages find things, and how each becomes a Prefect task run."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.agreement import refuse_misfits
 from flows.declaration import Declared
+from flows.parameters import Parameters
 from flows.plan import Planner, Row
 from flows.screen import Screen
 from flows.sources import Stale, file_source, reproduced, source
@@ -65,6 +68,10 @@ class Session:
             self.screen.failed(cell, str(error) or type(error).__name__)
             raise
         self.screen.done(cell, time.monotonic() - began_s, {})
+
+    def agrees(self, layers: Artifact, p: Parameters) -> None:
+        """Refuse what does not fit the network, before anything is trained."""
+        refuse_misfits(self.declared, p, json.loads(self.context.store.blob(layers.sha256).read_bytes()))
 
     def file(self, key: str) -> Artifact | None:
         """The file at a key path of the experiment."""

@@ -112,7 +112,7 @@ def _losses(rows: Sequence[PolicyRow], sign: str) -> Table:
 
 def _latencies(rows: Sequence[PolicyRow]) -> Table:
     table = _table(
-        "Latency: what was asked (bits w/a) and what the kernels executed",
+        "Latency (under 1x is faster): what was asked (bits w/a), what the kernels executed",
         "device",
         "latency",
         "/float",

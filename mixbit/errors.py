@@ -30,7 +30,7 @@ class MixbitError(Exception):
             parts.append(f"got {self.got}")
         line = ", ".join(part for part in parts if part)
         line = f"{self.where}: {line}" if self.where else line
-        return f"{line}. {self.hint}" if self.hint else line
+        return " ".join((f"{line}. {self.hint}" if self.hint else line).split("\n"))
 
 
 class MisuseError(MixbitError):
@@ -45,6 +45,13 @@ class ConfigError(MisuseError):
     def __init__(self, faults: Sequence[MixbitError]) -> None:
         self.faults = tuple(faults)
         Exception.__init__(self, "\n".join(str(fault) for fault in self.faults))
+
+
+class RunError(MixbitError):
+    """Several failures of one run, a line each."""
+
+    def __init__(self, faults: Sequence[object]) -> None:
+        Exception.__init__(self, "\n".join(str(fault) for fault in faults))
 
 
 class StageError(MixbitError):

@@ -86,6 +86,8 @@ def _in_data(detail: ErrorDetails, data: Any) -> Location:
 def _only_another_kind(location: Location, found: Mapping[Location, list[ErrorDetails]], data: Any) -> bool:
     """Whether a word was possible where a mapping stands, and the mapping's own faults say more."""
     inside = any(len(other) > len(location) and other[: len(location)] == location for other in found)
+    if inside and all(e["type"] == "too_short" for e in found[location]):
+        return True  # pydantic counts only the entries that are right
     return (
         inside
         and isinstance(_at(data, location), Mapping)

@@ -107,6 +107,16 @@ def _closure(modules: Sequence[str], search_path: Sequence[Path], snapshot: Snap
     return Closure(dict(sorted(files.items())), dict(sorted(packages.items())))
 
 
+def find_module(name: str, search_path: Sequence[Path]) -> None:
+    """Whether there is a module, in the project, the user's folders or an installed package; nothing is imported.
+
+    Raises:
+        MisuseError: there is none.
+    """
+    if _locate(name, search_path) is None:
+        _installed(name)
+
+
 def _candidates(entry: str, search_path: Sequence[Path], *, mine: bool) -> list[str]:
     """`a.b:c` may be the module a.b.c or a name in a.b; only project and user files are followed."""
     module, _, name = entry.partition(":")

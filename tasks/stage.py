@@ -216,7 +216,11 @@ def _compute(call: Call, context: Context, identity: Record, progress: Progress)
         inputs, digests, identity.key, partial / "out", partial / "checkpoint", progress, ROOT, context.search_path
     )
     began_s = time.monotonic()
-    figures = module.compute(work, call.params)
+    try:
+        figures = module.compute(work, call.params)
+    except SystemExit as error:
+        hint = "Raise an exception instead"
+        raise MixbitError(call.cell, f"code of yours left by sys.exit({error.code!r})", hint=hint) from error
     seconds = round(time.monotonic() - began_s, 3)
     _check_figures(call.cell, figures)
     outputs = {name: context.store.put(work.out / name) for name in _written(call.cell, module, work.out)}

@@ -33,6 +33,8 @@ def read(folder: Path, where: str, image_size: int | None = None) -> Arrays:
             [MixbitError(where, f"no folder {', '.join(missing)}", expected=", ".join(SPLITS), got=there)]
         )
     labels = [path.name for path in _visible(folder / "train") if path.is_dir()]
+    if not labels:
+        raise MixbitError(f"{where}/train", "no class folders", expected="train/<class>/<picture>", got="nothing")
     faults: list[MixbitError] = []
     tensors: dict[str, Array] = {}
     for split in SPLITS:

@@ -25,6 +25,9 @@ def read(path: Path, where: str) -> Arrays:
 
 
 def _read(handle: BinaryIO, where: str) -> Arrays:
+    if handle.read(2) not in {b"PK", b"\x93N"}:  # NumPy would take anything else for a pickle
+        raise ValueError("neither a zip archive nor a NumPy array")
+    handle.seek(0)
     file = np.load(handle, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise MixbitError(where, "a single array", expected=f"an npz with {', '.join(KEYS)}")

@@ -24,6 +24,8 @@ REFUSED_BY_PLAN = {
     "unknown budget": ("bitops: w4a4", "watts: 5", "watts"),
     "missing data": ("npz: shapes.npz", "npz: shape.npz", "data.npz"),
     "standard library": ("tinynet:net", "os:system", "model.factory"),
+    "unknown device": ("finetune:", "devices: [pi5]\nfinetune:", "devices[0]"),
+    "missing module": ("tinynet:net", "tinnynet:net", "model.factory"),
     "unknown method": ("indicators:\n", "indicators:\n  method: limqp\n", "indicators.method"),
 }
 
@@ -137,9 +139,43 @@ def test_a_pickle_checkpoint_is_refused_and_never_run(tiny):
     assert not (ROOT / "pickle-ran").exists()
 
 
+MISFITS = {
+    "an unknown layer in a group": (
+        "finetune:",
+        "groups: [['3', '44']]\nfinetune:",
+        "groups[0]: unknown layer, got 44",
+    ),
+    "a rule that matches nothing": ("finetune:", "layers: {'9*': {min_bits: 4}}\nfinetune:", "matches no layer"),
+    "a rule that leaves nothing": ("finetune:", "layers: {'3': {min_bits: 5, max_bits: 6}}\nfinetune:", "no candidate"),
+    "a rule against the profile": ("finetune:", "layers: {'0': {max_bits: 4}}\nfinetune:", "fixed to 8 bits"),
+    "a size no policy has": ("{bitops: w4a4}", "{size_bits: 900x}", "budgets.w4a4.size_bits: no policy fits"),
+}
+
+
+@pytest.mark.parametrize("fault", MISFITS)
+def test_what_the_network_does_not_have_is_refused_with_its_line_before_any_training(tiny, fault):
+    old, new, words = MISFITS[fault]
+    tiny.edit(old, new)
+    done = tiny.mixbit("run", tiny.file)
+    assert len(refused(done, 2, "tiny.yaml:", words)) == 1
+    assert "float_model: running" not in done.stdout
+
+
+def test_a_loss_that_leaves_by_sys_exit_fails_its_stage(tiny):
+    code = "import sys\ndef loss(outputs, targets): sys.exit(3)\ndef metric(outputs, targets): return outputs[:, 0]\n"
+    (tiny.folder / "judge.py").write_text(code)
+    tiny.edit("proxy:", "task: {loss: judge:loss, metric: judge:metric, direction: maximize}\nproxy:")
+    refused(tiny.mixbit("run", tiny.file), 1, "float_model", "sys.exit(3)")
+
+
+def test_an_error_of_several_lines_is_told_in_one(tiny):
+    (tiny.folder / "tinynet.py").write_text("def net(): raise ValueError('no such\\nwidth')\n")
+    assert len(refused(tiny.mixbit("run", tiny.file), 1, "no such width")) == 1
+
+
 def test_an_infeasible_budget_says_the_smallest_feasible_value(tiny):
     tiny.edit("bitops: w4a4", "bitops: 10")
-    refused(tiny.mixbit("run", tiny.file), 1, "policy w4a4", "Smallest feasible: bitops")
+    refused(tiny.mixbit("run", tiny.file), 2, "tiny.yaml:", "budgets.w4a4.bitops: no policy fits, expected at least")
 
 
 def test_a_file_larger_than_its_budget_is_not_registered_and_fails_the_run(again):
