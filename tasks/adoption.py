@@ -69,7 +69,7 @@ def check(found: Candidate, context: Context, progress: Callable[[int, int, str]
             name: replace(artifact, path=artifact.path or context.store.blob(artifact.sha256))
             for name, artifact in found.call.inputs.items()
         }
-        made = recompute(replace(found.call, inputs=paths), scratch, found.before.key, progress)
+        made = recompute(replace(found.call, inputs=paths), scratch, progress)
     differing = [name for name, output in found.before.outputs.items() if made.outputs.get(name) != output]
     if differing:
         what = f"today's code makes other bytes: {', '.join(differing)}"

@@ -80,7 +80,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     work.progress(0, 4, "export")
     marked = marker_graph(model, info["input_shape"])
     lowered = lower_packed(marked)
-    metadata = describe(policy=policy, stage_key=work.key, inputs=work.digests, info=info)
+    metadata = describe(policy=policy, inputs=work.digests, info=info)
     packed, ref = to_bytes(lowered, metadata), to_bytes(lower_ref(marked))
     (work.out / "packed.onnx").write_bytes(packed)
     (work.out / "ref.onnx").write_bytes(ref)

@@ -29,10 +29,11 @@ Progress = Callable[[int, int, str], None]
 class Work:
     """What a stage is given: inputs to read, a folder to write, a folder that survives a kill.
 
+    Never its key: an output that names it would differ after any edit of the code, and all below would run again.
+
     Attributes:
         inputs: input name -> file with those bytes (read only; the name has no suffix).
         digests: input name -> sha256, 64 hex digits.
-        key: the stage's key, 64 hex digits.
         out: write each of the stage's OUTPUTS here.
         checkpoint: self-checkpoints; kept when the process is killed, given again for the same key.
         progress: (done, total, note), called as often as the stage likes.
@@ -42,7 +43,6 @@ class Work:
 
     inputs: Mapping[str, Path]
     digests: Mapping[str, str]
-    key: str
     out: Path
     checkpoint: Path
     progress: Progress
@@ -194,14 +194,14 @@ def _finish(call: Call, context: Context, record: Record, was: Literal["computed
     return Done(record, was)
 
 
-def recompute(call: Call, context: Context, key: str, progress: Progress) -> Record:
-    """Compute a cell as it was under another key, which some outputs name; nothing is remembered of it.
+def recompute(call: Call, context: Context, progress: Progress) -> Record:
+    """Compute a cell; nothing is remembered of it.
 
     Raises:
         MixbitError: as from `run_stage`.
     """
     with disk_faults(call.cell):
-        return _compute(call, context, replace(identify(call, context), key=key), progress)
+        return _compute(call, context, identify(call, context), progress)
 
 
 def _compute(call: Call, context: Context, identity: Record, progress: Progress) -> Record:
@@ -212,9 +212,7 @@ def _compute(call: Call, context: Context, identity: Record, progress: Progress)
         folder.mkdir(parents=True, exist_ok=True)
     inputs = {name: artifact.path or context.store.blob(artifact.sha256) for name, artifact in call.inputs.items()}
     digests = {name: artifact.sha256 for name, artifact in call.inputs.items()}
-    work = Work(
-        inputs, digests, identity.key, partial / "out", partial / "checkpoint", progress, ROOT, context.search_path
-    )
+    work = Work(inputs, digests, partial / "out", partial / "checkpoint", progress, ROOT, context.search_path)
     began_s = time.monotonic()
     try:
         figures = module.compute(work, call.params)

@@ -139,7 +139,7 @@ def _judged(run_id: str, record: Record | Verdict, origin: Origin, context: Cont
         return Verdict(record.stage, run_id, "measured", why="its bytes are never the same twice", adopted=adopted)
     try:
         call = _call(record, {name: _input(name, record, run_id, origin, context) for name in record.inputs})
-        made = recompute(call, context, record.key, progress)
+        made = recompute(call, context, progress)
     except MixbitError as error:
         return Verdict(record.stage, run_id, "impossible", why=str(error), adopted=adopted)
     now = {name: output.sha256 for name, output in made.outputs.items()}

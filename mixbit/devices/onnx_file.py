@@ -50,7 +50,7 @@ def read_raw_metadata(path: Path) -> dict[str, str]:
 def read_metadata(path: Path) -> dict[str, Any]:
     """What a deployable says about itself, JSON parsed, keys without `mixbit.`.
 
-    Keys: format, policy, policy.sha256, stage.key, inputs, preprocessing, labels.
+    Keys: format, policy, policy.sha256, inputs, preprocessing, labels.
 
     Raises:
         MisuseError: not an ONNX file, or not one that mixbit exported.

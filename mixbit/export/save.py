@@ -10,12 +10,11 @@ from mixbit.policy import Policy, canonical_json, dump_policy, policy_sha256
 FORMAT_VERSION = "1"
 
 
-def describe(*, policy: Policy, stage_key: str, inputs: Mapping[str, str], info: Mapping[str, Any]) -> dict[str, str]:
-    """What a deployed file says about itself; never a run id, a time, a path.
+def describe(*, policy: Policy, inputs: Mapping[str, str], info: Mapping[str, Any]) -> dict[str, str]:
+    """What a deployed file says about itself; never a key, a run id, a time, a path: equal results are equal bytes.
 
     Args:
         policy: layer -> (weight num_bits, activation num_bits).
-        stage_key: of the stage that makes the file.
         inputs: input name -> sha256 of what the file was made from.
         info: dataset_info.json, for preprocessing and labels.
     """
@@ -30,7 +29,6 @@ def describe(*, policy: Policy, stage_key: str, inputs: Mapping[str, str], info:
         "mixbit.format": FORMAT_VERSION,
         "mixbit.policy": dump_policy(policy).decode(),
         "mixbit.policy.sha256": policy_sha256(policy),
-        "mixbit.stage.key": stage_key,
         "mixbit.inputs": canonical_json(dict(inputs)).decode(),
         "mixbit.preprocessing": canonical_json(preprocessing).decode(),
         "mixbit.labels": canonical_json(list(info["labels"])).decode(),

@@ -48,10 +48,10 @@ def test_a_cell_that_never_ran_has_nothing_to_adopt(context):
 
 
 def test_the_check_computes_beside_the_store(refactored):
-    context, before = refactored
+    context, _ = refactored
     found = candidate(call(context), context)
     check(found, context, lambda *_: None)
-    assert RUNS[-1] == before.key  # some outputs name their key
+    assert len(RUNS) == 2
     assert context.store.record("double", found.identity.key) is None
 
 

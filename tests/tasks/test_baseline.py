@@ -25,7 +25,7 @@ def run(tmp_path, params, **inputs):
     paths = {name: tmp_path / name for name in ("layers", *inputs)}
     for name, content in {"layers": json.dumps(LAYERS).encode(), **inputs}.items():
         paths[name].write_bytes(content)
-    work = Work(paths, {}, "0" * 64, tmp_path, tmp_path, lambda *_: None, tmp_path, ())
+    work = Work(paths, {}, tmp_path, tmp_path, lambda *_: None, tmp_path, ())
     figures = baseline.compute(work, baseline.Params(**params))
     return figures, load_policy((tmp_path / "policy.json").read_bytes(), "policy.json")
 

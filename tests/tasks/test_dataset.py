@@ -20,7 +20,7 @@ def work(tmp_path, **inputs):
     folders = [tmp_path / name for name in ("out", "checkpoint")]
     for folder in folders:
         folder.mkdir(exist_ok=True)
-    return Work(inputs, {}, "0" * 64, *folders, lambda *_: None, tmp_path, (tmp_path,))
+    return Work(inputs, {}, *folders, lambda *_: None, tmp_path, (tmp_path,))
 
 
 def run(tmp_path, params, **inputs):

@@ -42,7 +42,7 @@ def make_inputs(folder, entry):
 def make_work(inputs, out):
     out.mkdir()
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in inputs.items()}
-    return Work(inputs, digests, "c" * 64, out, out, lambda done, total, note: None, out, ())
+    return Work(inputs, digests, out, out, lambda done, total, note: None, out, ())
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,6 @@ def test_file_tells_its_policy_to_onnxruntime(stage):
     session = onnxruntime.InferenceSession(work.out / "packed.onnx")
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["mixbit.policy.sha256"] == policy_sha256(policy)
-    assert metadata["mixbit.stage.key"] == work.key
     assert json.loads(metadata["mixbit.inputs"]) == dict(work.digests)
 
 

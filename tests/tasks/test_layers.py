@@ -18,7 +18,7 @@ def run(tmp_path, shape, **arguments):
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     inputs = {"info": tmp_path / "info"}
-    work = Work(inputs, {}, "0" * 64, out, tmp_path, lambda *_: None, root=tmp_path, search_path=(tmp_path,))
+    work = Work(inputs, {}, out, tmp_path, lambda *_: None, root=tmp_path, search_path=(tmp_path,))
     figures = layers.compute(work, layers.Params(factory=FACTORY, arguments=arguments))
     return figures, (out / "layers.json").read_bytes()
 

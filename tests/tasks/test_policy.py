@@ -43,7 +43,7 @@ def run(tmp_path, params, **inputs):
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
-    work = Work(paths, digests, "0" * 64, out, tmp_path, lambda *_: None, tmp_path, ())
+    work = Work(paths, digests, out, tmp_path, lambda *_: None, tmp_path, ())
     figures = policy.compute(work, policy.Params(**params))
     made = load_policy((out / "policy.json").read_bytes(), "policy.json")
     return figures, made, json.loads((out / "choice.json").read_text())

@@ -22,7 +22,7 @@ def _network(path):
     build = Builder([x])
     weight = build.constant("conv.weight", np.ones((4, 2, 3, 3), np.float32))
     build.values[y] = build.node("Conv", [build.inputs[0], weight], "y", node_name="conv")
-    metadata = describe(policy={"conv": ("float", "float")}, stage_key="k", inputs={}, info=INFO)
+    metadata = describe(policy={"conv": ("float", "float")}, inputs={}, info=INFO)
     path.write_bytes(to_bytes(build.model([y], opset=21, ir_version=10), metadata))
     return path
 
@@ -34,7 +34,7 @@ def work(tmp_path_factory):
     packed = _network(folder / "packed")
     inputs = {"packed": packed, "float_reference": packed, "w8a8_reference": packed, "info": folder / "info"}
     (folder / "out").mkdir()
-    return Work(inputs, dict.fromkeys(inputs, "d" * 64), "c" * 64, folder / "out", folder, print, folder, ())
+    return Work(inputs, dict.fromkeys(inputs, "d" * 64), folder / "out", folder, print, folder, ())
 
 
 def test_profile_holds_ratios_memory_and_executed_bits(work):

@@ -25,7 +25,7 @@ def work(tmp_path):
     (tmp_path / "out").mkdir()
     inputs = {name: tmp_path / name for name in ("dataset", "info", "manifest")}
     digests = {"dataset": hashlib.sha256(content).hexdigest()}
-    return Work(inputs, digests, "0" * 64, tmp_path / "out", tmp_path, lambda *_: None, tmp_path, ())
+    return Work(inputs, digests, tmp_path / "out", tmp_path, lambda *_: None, tmp_path, ())
 
 
 def test_an_inline_proxy_is_chosen(work):

@@ -36,7 +36,7 @@ def make_work(inputs, folder, progress=lambda done, total, note: None, search_pa
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.mkdir(exist_ok=True)
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in inputs.items()}
-    return Work(inputs, digests, "c" * 64, out, checkpoint, progress, folder, search_path)
+    return Work(inputs, digests, out, checkpoint, progress, folder, search_path)
 
 
 def run(stage, inputs, folder, params, **work):

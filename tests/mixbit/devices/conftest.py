@@ -17,7 +17,7 @@ def convolution(tmp_path_factory):
     build = Builder([x])
     weight = build.constant("conv.weight", np.random.default_rng(0).standard_normal((16, 3, 3, 3)).astype(np.float32))
     build.values[y] = build.node("Conv", [build.inputs[0], weight], "y", {"pads": [1] * 4}, node_name="conv")
-    metadata = describe(policy={"conv": ("float", "float")}, stage_key="k", inputs={}, info=INFO)
+    metadata = describe(policy={"conv": ("float", "float")}, inputs={}, info=INFO)
     path = tmp_path_factory.mktemp("files") / "conv.onnx"
     path.write_bytes(to_bytes(build.model([y], opset=21, ir_version=10), metadata))
     return path

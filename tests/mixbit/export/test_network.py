@@ -102,14 +102,14 @@ def test_initializers_are_raw_and_nothing_tells_of_the_exporter(mixed):
     assert str(Path.home()).encode() not in mixed.packed
 
 
-def test_metadata_say_policy_stage_inputs_and_preprocessing(mixed, tmp_path):
-    metadata = describe(policy=mixed.policy, stage_key="k" * 64, inputs={"dataset": "d" * 64}, info=INFO)
+def test_metadata_say_policy_inputs_and_preprocessing(mixed, tmp_path):
+    metadata = describe(policy=mixed.policy, inputs={"dataset": "d" * 64}, info=INFO)
     path = tmp_path / "renamed"
     path.write_bytes(to_bytes(lower_packed(mixed.marked), metadata))
     found = read_metadata(path)
     assert found["policy.sha256"] == policy_sha256(mixed.policy)
     assert found["policy"]["stem"] == {"weight_bits": 8, "activation_bits": 8}
-    assert (found["stage.key"], found["inputs"]) == ("k" * 64, {"dataset": "d" * 64})
+    assert found["inputs"] == {"dataset": "d" * 64}
     assert found["preprocessing"] == {"layout": "NCHW", **{k: INFO[k] for k in ("input_shape", "dtype", "mean", "std")}}
     assert found["labels"] == list("abcdefg")
 
