@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class Arrays:
 
     Attributes:
         tensors: `train_x`, `train_y`, `val_x`, ... After `check.checked`: x uint8 or float32 [N, C, H, W] in its own
-            units, y int64 [N].
+            units, y int64 [N]. Beside them whatever else there is one of per picture: `train_severity`, ...
         labels: class names, by label; empty when the source gives none.
     """
 
@@ -32,12 +32,22 @@ class Arrays:
 
 
 def dump(arrays: Arrays) -> bytes:
-    """Canonical bytes: safetensors, the six tensors, `{"labels": [...]}` in the header. Equal content, equal bytes."""
+    """Canonical bytes: safetensors, every tensor, `{"labels": [...]}` in the header. Equal content, equal bytes."""
     from safetensors.numpy import save
 
     # One metadata entry only: the writer does not promise an order for several.
     info = compact_json({"labels": list(arrays.labels)})
-    return save({key: np.ascontiguousarray(arrays.tensors[key]) for key in KEYS}, metadata={"info": info})
+    return save(
+        {key: np.ascontiguousarray(arrays.tensors[key]) for key in (*KEYS, *beside(arrays.tensors))},
+        metadata={"info": info},
+    )
+
+
+def beside(names: Iterable[str]) -> list[str]:
+    """Those that name a further array of a split, such as `train_severity`, sorted."""
+    return sorted(
+        name for name in names if name.startswith(tuple(f"{split}_" for split in SPLITS)) and name not in KEYS
+    )
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -64,12 +74,15 @@ def load(path: Path, where: str) -> Arrays:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            found = {key: file.get_tensor(key) for key in file.keys() if key in KEYS}  # noqa: SIM118
+            names = list(file.keys())
+            found = {key: file.get_tensor(key) for key in names if key in KEYS}
+            more = {key: file.get_tensor(key) for key in beside(names)}
         info = json.loads(metadata.get("info", "{}"))
         labels = info.get("labels", []) if isinstance(info, dict) else []
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise MixbitError(where, f"not a readable safetensors file: {error}") from None
-    return picked({**found, "labels": labels}, where)
+    arrays = picked({**found, "labels": labels}, where)
+    return Arrays({**arrays.tensors, **more}, arrays.labels)
 
 
 def picked(found: Mapping[str, Any], where: str) -> Arrays:

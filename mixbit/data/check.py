@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mixbit.data.arrays import SPLITS, Array, Arrays
+from mixbit.data.arrays import SPLITS, Array, Arrays, beside
 from mixbit.errors import ConfigError, MixbitError
 
 NAMED = 10
@@ -17,7 +17,7 @@ def checked(arrays: Arrays, where: str) -> Arrays:
 
     Raises:
         ConfigError: all faults: an empty split, shapes or types that differ, NaN or infinite pixels, labels that are
-            no whole numbers or out of range, a class train does not show.
+            no whole numbers or out of range, a class train does not show, a further array of another length.
     """
     pictures = {split: _canonical_x(arrays.tensors[f"{split}_x"]) for split in SPLITS}
     classes = {split: arrays.tensors[f"{split}_y"] for split in SPLITS}
@@ -29,6 +29,10 @@ def checked(arrays: Arrays, where: str) -> Arrays:
     faults += [
         fault for split in SPLITS for fault in _shape_faults(classes[split], pictures[split], f"{where}: {split}_y")
     ]
+    for key in beside(arrays.tensors):
+        values, pictured = arrays.tensors[key], pictures[key.partition("_")[0]]
+        if values.shape[:1] != pictured.shape[:1]:
+            faults.append(MixbitError(f"{where}: {key}", "length", expected=len(pictured), got=list(values.shape)))
     if not faults:
         count = len(arrays.labels) or int(classes["train"].max()) + 1
         for split in SPLITS:
@@ -38,6 +42,7 @@ def checked(arrays: Arrays, where: str) -> Arrays:
         raise ConfigError(faults)
     tensors = {f"{split}_x": pictures[split] for split in SPLITS}
     tensors |= {f"{split}_y": classes[split].astype(np.int64) for split in SPLITS}
+    tensors |= {key: arrays.tensors[key] for key in beside(arrays.tensors)}
     return Arrays(tensors, arrays.labels or tuple(str(label) for label in range(count)))
 
 

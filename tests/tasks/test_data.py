@@ -114,7 +114,7 @@ def test_a_source_from_dvc_knows_path_md5_and_digest(made):
 
 def test_names_say_what_experiments_may_use():
     known = names(ROOT)
-    assert known["data"] == ["digits"]
+    assert known["data"] == ["digits", "glyphs"]
     assert {"digits-half", "digits-half-herding", "digits-half-k_centre"} <= set(known["proxy"])
 
 

@@ -129,3 +129,8 @@ def test_all_faults_come_at_once():
     x = np.full((6, 2, 4, 4), np.nan, np.float32)
     found = faults(train_x=x, val_x=x[:0], val_y=np.zeros(0, np.int64), test_x=x, test_y=np.zeros(6))
     assert [fault.split(": ")[1] for fault in found] == ["train_x", "val_x", "test_x", "test_y"]
+
+
+def test_a_further_array_is_kept_and_must_have_one_row_per_picture():
+    assert checked(arrays(train_severity=np.zeros(6)), "mine.npz").tensors["train_severity"].shape == (6,)
+    assert faults(train_severity=np.zeros(5)) == ["mine.npz: train_severity: length, expected 6, got [5]"]
