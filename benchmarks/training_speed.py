@@ -7,6 +7,7 @@ Example: .venv/bin/python benchmarks/training_speed.py --threads 1 2
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -92,7 +93,7 @@ def block(name: str, net: nn.Module, backward_of: Callable, batch_size: int) -> 
         fit_(net, schedule, len(data), backward_of(data), keeping=Keeping(Path(folder), every_s=1e9),
              progress=lambda *_: ends_s.append(time.perf_counter()),
              after_step=None if name == "float" else clamp_scales_)  # fmt: skip
-    return [(end - began) * 1e3 for began, end in zip(ends_s, ends_s[1:], strict=False)]
+    return [(end - began) * 1e3 for began, end in itertools.pairwise(ends_s)]
 
 
 def evaluation_ms(net: nn.Module, data: Pictures) -> float:
