@@ -1,17 +1,20 @@
 """LSQ: uniform quantizers whose step size is learned (Esser et al. 2020, https://arxiv.org/abs/1902.08153)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mixbit.errors import MisuseError
 from mixbit.policy import NumBits
 
 # Below this, x / scale overflows for ordinary x; far under any step size that training can use.
 MIN_SCALE = torch.finfo(torch.float32).eps
+_ORDERS = (torch.contiguous_format, torch.channels_last)
+_hardtanh_backward: Callable[[Tensor, Tensor, float, float], Tensor] = torch.ops.aten.hardtanh_backward
 
 
 def quant_range(num_bits: int, signed: bool) -> tuple[int, int]:
@@ -31,23 +34,49 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(  # noqa: PLR0917 - autograd passes by position
         ctx: Any, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, grad_scale: float
     ) -> Tensor:
-        ctx.save_for_backward(x, scale)
+        out = (x / scale).clamp_(quant_min, quant_max).round_().mul_(scale)
+        # The layers before and after hold x and out anyway, and with both there is nothing to compute again.
+        ctx.save_for_backward(x, scale, out)
         ctx.quant_min, ctx.quant_max, ctx.grad_scale = quant_min, quant_max, grad_scale
-        return (x / scale).clamp_(quant_min, quant_max).round_().mul_(scale)
+        return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        x, scale = ctx.saved_tensors
-        ratio = x / scale
-        clipped = ratio.clamp(ctx.quant_min, ctx.quant_max)
-        # 1 or 0 in x's own dtype: masks of bool are many times slower on a CPU.
-        grad_x = torch.eq(ratio, clipped, out=torch.empty_like(ratio)).mul_(grad)
+        x, scale, out = ctx.saved_tensors
+        grad_x = _grad_inside(grad, x, scale, ctx.quant_min, ctx.quant_max)
         if not ctx.needs_input_grad[1]:
             return grad_x, None, None, None, None
-        # Inside the range the slope is the rounding error; outside, where grad_x is 0, the code.
-        slope = (clipped.round() - clipped).mul_(grad).addcmul_(grad - grad_x, clipped)
-        grad_of_scale = slope.sum_to_size(scale.shape).mul_(ctx.grad_scale)
+        # The slope is (out - x) / scale inside the range and out / scale outside, where grad_x is 0.
+        grad_of_scale = _inner(grad, out, scale) - _inner(grad_x, x, scale)
+        grad_of_scale.div_(scale).mul_(ctx.grad_scale)
         return grad_x if ctx.needs_input_grad[0] else None, grad_of_scale, None, None, None
+
+
+def _grad_inside(grad: Tensor, x: Tensor, scale: Tensor, quant_min: int, quant_max: int) -> Tensor:
+    """The gradient where quant_min <= x / scale <= quant_max, to within rounding; 0 elsewhere."""
+    limits = torch.finfo(x.dtype)
+    # The kernel, one pass without a mask, leaves its bounds out: a little further they are in.
+    widened = 1 + 2 * limits.eps
+    low, high = quant_min * widened, quant_max * widened
+    if scale.numel() == 1 and scale.device.type == "cpu":
+        step = scale.item()
+        return _hardtanh_backward(grad, x, low * step - limits.tiny, high * step)
+    # Asking a device for the step would wait for it; so would several steps.
+    return _hardtanh_backward(grad, x / scale, low - limits.tiny, high)
+
+
+def _inner(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    """Sum of left * right over what one scale serves, shaped as scale."""
+    if scale.numel() == 1:
+        for order in _ORDERS if left.ndim == 4 else _ORDERS[:1]:
+            if left.is_contiguous(memory_format=order) and right.is_contiguous(memory_format=order):
+                return torch.dot(_in_memory_order(left, order), _in_memory_order(right, order)).reshape(scale.shape)
+    return (left * right).sum_to_size(scale.shape)
+
+
+def _in_memory_order(x: Tensor, order: torch.memory_format) -> Tensor:
+    return (x if order == torch.contiguous_format else x.permute(0, 2, 3, 1)).reshape(-1)
 
 
 def fake_quantize(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, grad_scale: float) -> Tensor:

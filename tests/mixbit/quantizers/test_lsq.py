@@ -123,6 +123,55 @@ def test_gradients_equal_finite_differences_of_the_piecewise_formula(seed, num_b
     assert grad_scale.item() == pytest.approx(slope_scale.item(), abs=1e-5)
 
 
+def unfused(x, scale, quant_min, quant_max, grad_scale):
+    """Straight-through rounding and a scaled gradient, left to autograd."""
+    scale = scale * grad_scale + (scale - scale * grad_scale).detach()
+    clipped = (x / scale).clamp(quant_min, quant_max)
+    return (clipped + (clipped.round() - clipped).detach()) * scale
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every_second": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+    "expanded": lambda x: x[:, :, :, :1].expand_as(x),
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seeds, bits, signs, st.sampled_from([None, 0, 1]), st.sampled_from(list(LAYOUTS)), st.sampled_from(list(LAYOUTS))
+)
+def test_gradients_equal_those_of_autograd_without_fusion(seed, num_bits, signed, channel_dim, of_x, of_grad):
+    x = LAYOUTS[of_x](normal(seed, 3, 4, 5, 6))
+    grad = LAYOUTS[of_grad](normal(seed + 1, 3, 4, 5, 6))
+    scale = initial_scale(x, num_bits, signed, channel_dim)
+    expected_x, expected_scale = x.clone().requires_grad_(), scale.clone().requires_grad_()
+    expected = unfused(expected_x, expected_scale, *quant_range(num_bits, signed), 0.25)
+    expected.backward(grad)
+    out, grad_x, grad_of_scale = with_gradients(x, scale, num_bits, signed, grad_scale=0.25, grad=grad)
+    assert torch.allclose(out, expected.detach(), rtol=1e-12)
+    assert torch.allclose(grad_x, expected_x.grad, rtol=1e-12)
+    assert torch.allclose(grad_of_scale, expected_scale.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_bits", [2, 8])
+def test_the_gradient_of_a_big_tensors_scale_keeps_three_digits_in_single_precision(num_bits):
+    x, grad = (normal(seed, 64, 16, 32, 32) for seed in (0, 1))
+    scale = initial_scale(x, num_bits, True)
+    exact = with_gradients(x, scale, num_bits, True, grad=grad)[2]
+    single = with_gradients(x.float(), scale.float(), num_bits, True, grad=grad.float())[2]
+    assert single.item() == pytest.approx(exact.item(), rel=1e-3)
+
+
+def test_a_second_derivative_is_refused():
+    x = normal(0, 8).requires_grad_()
+    first = torch.autograd.grad(fake_quantize(x, torch.tensor(0.1), -8, 7, 1.0).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first[0].sum().backward()
+
+
 @given(seeds, bits, st.integers(1, 5), st.sampled_from([0, 1]))
 def test_per_channel_equals_a_loop_over_channels(seed, num_bits, channels, channel_dim):
     x = normal(seed, channels, 6, 2, 2) if channel_dim == 0 else normal(seed, 6, channels, 2, 2)
