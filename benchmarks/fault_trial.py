@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,12 +165,21 @@ def _manners(fault: Fault, first: Ended) -> list[str]:
 
 
 def _finished(case: Case) -> set[str]:
-    """Keys that must not be computed again: a record, finished or pending, and all its bytes."""
-    return {
+    """Keys that must not be computed again: a record, finished or pending, and all its bytes; `dvc`: its data."""
+    keys = {
         record.key
         for record in case.records()
         if all(_digest(blob(case, one.sha256)) == one.sha256 for one in record.outputs.values())
     }
+    return keys | ({"dvc"} if _data_is_made(case) else set())
+
+
+def _data_is_made(case: Case) -> bool:
+    """Whether DVC says so, and the bytes are there."""
+    data, lock = case.checkout / "data" / "shapes.npz", case.checkout / "dvc.lock"
+    if not (data.is_file() and lock.is_file()):
+        return False
+    return hashlib.md5(data.read_bytes(), usedforsecurity=False).hexdigest() in lock.read_text()
 
 
 def _checkpoints(case: Case) -> dict[str, int]:
@@ -185,18 +195,24 @@ def _checkpoints(case: Case) -> dict[str, int]:
 
 
 def _locked(case: Case) -> list[str]:
-    """Lock files that someone still holds, and DVC's entries."""
-    held = []
-    for path in [*case.state.glob("locks/*"), case.state / "servers.lock", *case.checkout.glob(".dvc/tmp/mixbit.lock")]:
-        with path.open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                held.append(path.name)
+    """Locks that someone still holds, also that of the store's folder, and DVC's entries."""
+    files = [*case.state.glob("locks/*"), case.state / "servers.lock", *case.checkout.glob(".dvc/tmp/*lock")]
+    held = [path.name for path in [case.state, *files] if _is_held(path)]
     for path in case.checkout.glob(".dvc/tmp/rwlock"):
         content: Any = json.loads(path.read_bytes() or b"{}")
         held += [f"DVC's {kind} lock of {name}" for kind in content for name, by in content[kind].items() if by]
     return held
+
+
+def _is_held(path: Path) -> bool:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def _remaining(case: Case) -> list[str]:

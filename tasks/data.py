@@ -18,6 +18,7 @@ from typing import Any, Literal
 from mixbit.errors import MisuseError, MixbitError
 from mixbit.experiment import Data
 from mixbit.faults import did_you_mean
+from tasks.dvc_killed import forget_dead, spared
 from tasks.dvc_state import read_pipeline
 from tasks.dvc_yaml import DvcStage
 from tasks.memo import sha256_file, tree_sha256
@@ -212,12 +213,13 @@ def _turn(root: Path) -> Iterator[None]:
 
 def _child(target: str, root: Path, log: Path) -> str | None:
     """Reproduce; everything DVC and its commands write goes to `log`. The failure in one line, or None."""
-    with _turn(root), log.open("wb") as file:
+    with _turn(root), spared(root / "dvc.lock"), log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         import logging
 
         from dvc.exceptions import DvcException
+        from dvc.lock import make_lock
         from dvc.repo import Repo
         from dvc.stage.exceptions import StageCmdFailedError
 
@@ -226,6 +228,10 @@ def _child(target: str, root: Path, log: Path) -> str | None:
         os.chdir(root)
         try:
             with Repo(str(root)) as repo:
+                table = Path(repo.tmp_dir, "rwlock")
+                hardlink = repo.config["core"].get("hardlink_lock", False)
+                guard = make_lock(f"{table}.lock", tmp_dir=repo.tmp_dir, hardlink_lock=hardlink)
+                forget_dead(table, guard, ours=f"{sys.argv[0]} ")
                 repo.reproduce(target, single_item=False, pull=bool(repo.config["core"].get("remote")))
         except DvcException as error:
             reasons = [str(part).splitlines()[0] for part in _chain(error)]

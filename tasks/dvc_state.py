@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mixbit.errors import MisuseError
+from tasks.dvc_killed import entries
 from tasks.dvc_yaml import DvcStage, Values, read_stages, read_values, value_at
 from tasks.memo import md5_file
 from tasks.place import state_dir
@@ -85,15 +84,11 @@ def read_pipeline(root: Path) -> Pipeline:
 
 
 def _locked(path: Path) -> Mapping[str, Values]:
-    if not path.is_file():
-        return {}
     try:
-        # Written by DVC and long: the C loader, and no marks.
-        content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-        return {name: dict(entry) for name, entry in content["stages"].items()}
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError, ValueError):
+        return entries(path)
+    except ValueError as error:
         hint = "Take it from version control, or remove it and run `dvc repro`"
-        raise MisuseError(path.name, "not a file that DVC wrote", hint=hint) from None
+        raise MisuseError(path.name, str(error), hint=hint) from None
 
 
 def _command_reason(before: Any, now: Any) -> str:

@@ -150,6 +150,7 @@ def on_fit(module: Any) -> None:
 
 def on_dvc_run(module: Any) -> None:
     """`DVC stage`: before its command, and after it."""
+    wrap(module, "_run", before=lambda *_, **__: say("computing", stage="dvc", key="dvc"))
     wrap(module, "_run", before=lambda *_, **__: reached("DVC stage: before"))
     wrap(module, "_run", after=lambda *_, **__: reached("DVC stage: made"))
 
@@ -167,8 +168,25 @@ def on_dvc_popen(module: Any) -> None:
 
 
 def on_dvc_lock(module: Any) -> None:
-    """`DVC stage`: made, but not yet in dvc.lock."""
+    """`DVC stage`: made, but not yet in dvc.lock; and when it is."""
     wrap(module.Lockfile, "dump_stages", before=lambda *_, **__: reached("DVC stage: before dvc.lock"))
+    wrap(module.Lockfile, "dump_stages", after=lambda *_, **__: reached("DVC stage: after dvc.lock"))
+
+
+def on_dvc_yaml(module: Any) -> None:
+    """`DVC stage`: dvc.lock is cut to nothing, and not yet written again."""
+    wrap(module, "_dump", before=lambda _, stream: stream.name.endswith("dvc.lock") and reached("DVC stage: half"))
+
+
+def on_dvc_table(module: Any) -> None:
+    """`DVC stage`: DVC's table of locks is cut to nothing, and not yet written again."""
+    inner = module.json
+
+    def dump(*args: Any, **kwargs: Any) -> None:
+        reached("DVC stage: half a lock")
+        inner.dump(*args, **kwargs)
+
+    module.json = type("json", (), {**vars(inner), "dump": staticmethod(dump)})
 
 
 HOOKS: dict[str, list[Callable[[Any], None]]] = {
@@ -180,6 +198,8 @@ HOOKS: dict[str, list[Callable[[Any], None]]] = {
     "mixbit.training.fit": [on_fit],
     "dvc.stage.run": [on_dvc_run, on_dvc_popen],
     "dvc.dvcfile": [on_dvc_lock],
+    "dvc.utils.serialize._yaml": [on_dvc_yaml],
+    "dvc.rwlock": [on_dvc_table],
 }
 
 
