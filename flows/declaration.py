@@ -14,6 +14,7 @@ from mixbit.marked_yaml import Location, read_marked
 from tasks.data import names
 
 METHODS = "policies.indicators"
+BASELINES = "policies.baselines"
 FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
 
 
@@ -50,7 +51,7 @@ def read_experiment(path: Path, root: Path) -> Declared:
     experiment, more = _validated(data, marks, path.stem)
     settings, unsettled = _settings(data, marks)
     files, missing = _files(data, marks, folders)
-    faults += [*more, *unsettled, *missing, *_data_names(data, marks, root)]
+    faults += [*more, *unsettled, *missing, *_data_names(data, marks, root), *_baselines(data, marks)]
     if experiment is None or faults:
         raise ConfigError(in_order(faults))
     return Declared(experiment, path, base, folders, settings if experiment.indicators else None, files)
@@ -124,3 +125,19 @@ def _data_names(data: Any, marks: Marks, root: Path) -> Iterator[MixbitError]:
             hint = did_you_mean(value, known[key], "It has") or "It has none"
             what = f"no {'dataset' if key == 'data' else 'proxy'} of this name in dvc.yaml"
             yield marks.fault((key,), what, got=value, hint=hint)
+
+
+def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:
+    """Baselines are files; those that read indicators need a search."""
+    named, known = _at(data, ("baselines",)), method_names(BASELINES)
+    for place, name in enumerate(named if isinstance(named, list) else []):
+        if name not in known:
+            hint = did_you_mean(str(name), known, "Baselines")
+            yield marks.fault(
+                ("baselines", place), "unknown baseline", expected=" or ".join(known), got=name, hint=hint
+            )
+        elif _at(data, ("policy",)) is not None and load_method(BASELINES, name).HARM is not None:
+            hint = "Leave it out, or search with indicators and budgets"
+            yield marks.fault(
+                ("baselines", place), "reads indicators, which a given policy has not", got=name, hint=hint
+            )
