@@ -17,6 +17,7 @@ from tasks.data import names
 
 METHODS = "policies.indicators"
 REFERENCES = (("model", "factory"), ("data", "callable"), ("task", "loss"), ("task", "metric"))
+BASELINES = "policies.baselines"
 FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
 
 
@@ -55,7 +56,7 @@ def read_experiment(path: Path, root: Path) -> Declared:
     experiment, more = _validated(data, marks, path.stem)
     settings, unsettled = _settings(data, marks)
     files, missing = _files(data, marks, folders)
-    faults += [*more, *unsettled, *missing, *_data_names(data, marks, root)]
+    faults += [*more, *unsettled, *missing, *_data_names(data, marks, root), *_baselines(data, marks)]
     faults += [*_modules(data, marks, folders), *_devices(data, marks)]
     if experiment is None or faults:
         raise ConfigError(in_order(faults))
@@ -153,3 +154,19 @@ def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
                 find_device(name)
         except MisuseError as error:
             yield marks.fault(("devices", place), error.what, expected=error.expected, got=name)
+
+
+def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:
+    """Baselines are files; those that read indicators need a search."""
+    named, known = _at(data, ("baselines",)), method_names(BASELINES)
+    for place, name in enumerate(named if isinstance(named, list) else []):
+        if name not in known:
+            hint = did_you_mean(str(name), known, "Baselines")
+            yield marks.fault(
+                ("baselines", place), "unknown baseline", expected=" or ".join(known), got=name, hint=hint
+            )
+        elif _at(data, ("policy",)) is not None and load_method(BASELINES, name).HARM is not None:
+            hint = "Leave it out, or search with indicators and budgets"
+            yield marks.fault(
+                ("baselines", place), "reads indicators, which a given policy has not", got=name, hint=hint
+            )

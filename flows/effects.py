@@ -59,7 +59,9 @@ def experiment_run(session: Session, results: Results) -> dict[str, str]:
 
     def log(budget: str) -> str:
         variant = results.budgets[budget]
-        uses = {**shared, **_records(variant), **_records(results.baselines[budget], "uniform.")}
+        uses = {**shared, **_records(variant)}
+        for method, given in results.baselines[budget].items():
+            uses |= _records(given, f"{method}.")
         uses |= {
             f"{record.stage}.{reference}": record
             for reference, given in results.references.items()
@@ -82,7 +84,8 @@ def content(
     for budget, variant in results.budgets.items():
         links = {"MLflow run": session.run_page(logged[budget])}
         shown.append(_shown(session, budget, "budget", variant, registered=versions[budget], links=links))
-        shown.append(_shown(session, f"{budget}-uniform", "baseline", results.baselines[budget], beside=budget))
+        for method, given in results.baselines[budget].items():
+            shown.append(_shown(session, f"{budget}-{method}", "baseline", given, beside=budget))
     task = e.task
     return ReportContent(
         experiment=e.name,

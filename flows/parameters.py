@@ -23,7 +23,7 @@ from tasks.finetuned_model import Params as FinetuneParams
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by stage; `policies` by budget, `references` by name, `profiles` by device."""
+    """Parameters by stage; `policies` by budget, `baselines` by budget and file name, `profiles` by device."""
 
     dataset: dataset.Params
     layers: layers.Params
@@ -32,7 +32,7 @@ class Parameters:
     indicators: indicators.Params | None
     policies: dict[str, policy.Params]
     references: dict[str, baseline.Params]
-    baseline: baseline.Params
+    baselines: dict[str, dict[str, baseline.Params]]
     finetuned_model: FinetuneParams
     untuned: FinetuneParams
     deployable: deployable.Params
@@ -46,16 +46,16 @@ def parameters(declared: Declared) -> Parameters:
     model = {"factory": e.model.factory, "arguments": e.model.arguments}
     judged = {**model, "task": e.task, "threads": e.threads}
     seeded = {**judged, "seed": e.seed}
-    tuned = e.finetune
+    tuned, policies = e.finetune, _policies(declared)
     return Parameters(
         dataset=dataset.Params(**dataset_source(declared).dataset_params()),
         layers=layers.Params(**model),
         proxy=proxy.Params(**(e.proxy.model_dump() if isinstance(e.proxy, Proxy) else {"name": e.proxy})),
         float_model=float_model.Params(**seeded, train=e.model.train),
         indicators=_indicators(declared, seeded),
-        policies=_policies(declared),
+        policies=policies,
         references=_references(),
-        baseline=_uniform_at_least(declared),
+        baselines={name: _baselines(declared, search) for name, search in policies.items()},
         finetuned_model=FinetuneParams(**seeded, finetune=tuned),
         untuned=FinetuneParams(**seeded, finetune="none"),
         deployable=deployable.Params(**judged),
@@ -98,12 +98,17 @@ def _policies(declared: Declared) -> dict[str, policy.Params]:
 def _references() -> dict[str, baseline.Params]:
     uniform = {"float": ("float", "float"), "w8a8": (8, 8)}
     return {
-        name: baseline.Params(weight_bits=weight, activation_bits=activation, fixed_layers="none")
+        name: baseline.Params(weight_bits=weight, activation_bits=activation)
         for name, (weight, activation) in uniform.items()
     }
 
 
-def _uniform_at_least(declared: Declared) -> baseline.Params:
+def _baselines(declared: Declared, search: policy.Params) -> dict[str, baseline.Params]:
+    """Those that read no indicators are told the candidates only: nothing else of the search changes them."""
     e = declared.experiment
     candidates = e.indicators.num_bits if e.indicators else tuple(range(MIN_BITS, MAX_BITS + 1))
-    return baseline.Params(at_least="bitops", num_bits=candidates, fixed_layers=e.fixed_layers, layers=e.layers)
+    plain = policy.Params(num_bits=candidates, fixed_layers=e.fixed_layers, layers=e.layers)
+    return {
+        name: baseline.Params(method=name, search=search if baseline.reads_indicators(name) else plain)
+        for name in e.baselines
+    }

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from flows.declaration import Declared
 from flows.parameters import Parameters, parameters
 from mixbit.experiment import Data, Proxy
+from tasks.baseline import reads_indicators
 
 
 class Outputs(Protocol):
@@ -48,7 +49,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Results:
-    """Every cell of one experiment."""
+    """Every cell of one experiment; `baselines` by budget and name."""
 
     dataset: Outputs
     proxy: Outputs
@@ -57,7 +58,7 @@ class Results:
     indicators: Outputs | None
     references: dict[str, Variant]
     budgets: dict[str, Variant]
-    baselines: dict[str, Variant]
+    baselines: dict[str, dict[str, Variant]]
 
 
 def pipeline(declared: Declared, stage: Stage) -> Results:
@@ -87,7 +88,13 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
         deployable = cells.deployable(name, policy, model)
         profiles = {device: cells.profile(name, device, deployable, references) for device in p.profiles}
         budgets[name] = Variant(policy, model, deployable, profiles)
-    baselines = {name: cells.baseline(name, variant.policy) for name, variant in budgets.items()}
+    baselines = {
+        name: {
+            method: cells.baseline(name, method, {**harm, "policy": variant.policy["policy.json"]})
+            for method in p.baselines[name]
+        }
+        for name, variant in budgets.items()
+    }
     return Results(dataset, proxy, layers, float_model, indicators, references, budgets, baselines)
 
 
@@ -122,8 +129,9 @@ class _Cells:
         model = self.stage("finetuned_model", self.p.untuned, name, **self.data, policy=policy["policy.json"])
         return Variant(policy, model, self.deployable(name, policy, model))
 
-    def baseline(self, name: str, policy: Outputs) -> Variant:
-        """The uniform policy at equal or higher BitOps, fine-tuned alike; neither exported nor registered."""
-        given = {"layers": self.data["layers"], "policy": policy["policy.json"]}
-        uniform = self.stage("baseline", self.p.baseline, f"{name}-uniform", **given)
-        return Variant(uniform, self.finetuned_model(f"{name}-uniform", uniform))
+    def baseline(self, budget: str, method: str, given: dict[str, Any]) -> Variant:
+        """What a policy has to beat, fine-tuned alike; neither exported nor registered."""
+        tag, params = f"{budget}-{method}", self.p.baselines[budget][method]
+        read = given if reads_indicators(method) else {"policy": given["policy"]}
+        policy = self.stage("baseline", params, tag, layers=self.data["layers"], **read)
+        return Variant(policy, self.finetuned_model(tag, policy))

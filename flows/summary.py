@@ -27,7 +27,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class PolicyRow:
-    """One policy: a budget's, a reference's (`float`, `w8a8`), or, with `beside`, the uniform baseline of a budget.
+    """One policy: a budget's, a reference's (`float`, `w8a8`), or, with `beside`, a baseline of a budget.
 
     `val` is the network with fake quantizers on the validation split, the one figure that baselines have too;
     `simulated` is the same network, `deployed` the exported file itself, both on the test split.
@@ -130,7 +130,11 @@ def _latencies(rows: Sequence[PolicyRow]) -> Table:
 
 
 def _name(row: PolicyRow) -> str:
-    return f"  {row.name}" if row.beside else row.name
+    """A baseline stands beneath its budget, whose name it drops where there is no room."""
+    if not row.beside:
+        return row.name
+    full = f"  {row.name}"
+    return full if len(full) <= NAME_WIDTH else f"  {row.name.removeprefix(f'{row.beside}-')}"
 
 
 def _bits(row: PolicyRow) -> str:

@@ -233,6 +233,7 @@ class Experiment(Settings):
     groups: Groups = ()
     layers: dict[str, LayerRule] = Field(default_factory=dict)
     budgets: dict[Name, Budget] = Field(default_factory=dict)
+    baselines: tuple[Name, ...] = ("uniform",)
     policy: File | None = None
     finetune: Finetune | Literal["none"] = Field(description="none, or a mapping with epochs")
     devices: tuple[Name, ...] = ("local",)
@@ -249,6 +250,8 @@ class Experiment(Settings):
             raise ValueError("expected either policy (a file) or layers (rules of a search), not both")
         if len(set(self.devices)) != len(self.devices):
             raise ValueError("expected each of devices once")
+        if len(set(self.baselines)) != len(self.baselines):
+            raise ValueError("expected each of baselines once")
         return self
 
 

@@ -29,7 +29,7 @@ class Shown:
 
     Attributes:
         name: the budget's; or `float`, `w8a8`; or the baseline's own.
-        kind: a reference, a budget's policy, or the uniform baseline of a budget.
+        kind: a reference, a budget's policy, or a baseline of a budget.
         policy: policy.json.
         policy_sha256: its name.
         figures: those of policy (or baseline), finetuned_model and deployable, later ones over earlier ones.
@@ -54,6 +54,11 @@ class Shown:
     onnx_sha256: str = ""
     registered: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def own_name(self) -> str:
+        """The name without the budget's, of a baseline."""
+        return self.name.removeprefix(f"{self.beside}-") if self.beside else self.name
 
     def measured(self, figure: str) -> Measured | None:
         """A figure with its `_se`, or None."""

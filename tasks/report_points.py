@@ -101,6 +101,7 @@ def draw_scatter(
             if shown.name in placed and shown.beside in placed:
                 pair = zip(placed[shown.name], placed[shown.beside], strict=True)
                 axes.plot(*pair, color=painted[shown.name], linestyle=":", linewidth=1, zorder=1)
+                axes.annotate(shown.own_name, placed[shown.name], fontsize=6, color=painted[shown.name])
     if x.log and placed:
         axes.set_xscale("log")
         _plain_log_ticks(axes, [across for across, _ in placed.values()])

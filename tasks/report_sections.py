@@ -87,19 +87,20 @@ def costs(content: ReportContent) -> str:
 
 
 def baselines(content: ReportContent) -> str:
-    """The searched policy beside the uniform one, where both have been judged."""
+    """The searched policy beside its baselines, where both have been judged."""
     metric = figure_of("val_metric", f"validation {metric_title(content)}", scale=percent(content))
     loss = figure_of("val_loss", "validation loss")
     bitops = figure_of("bitops", "BitOps", log=True)
     if not content.of_kind("baseline"):
         return ""
     words = (
-        "Hollow: every layer at the same bits, at equal or higher BitOps, fine-tuned from the same weights with the "
-        "same steps. A dotted line joins it to the policy it stands beside. Judged on the validation split, which is "
-        "all that baselines read."
+        "Hollow: policies to compare with, fine-tuned from the same weights with the same steps. uniform: every layer "
+        "at the same bits, at equal or higher BitOps; reversed: the most harm at 98 to 100 % of the BitOps; "
+        "statistics_init_only: the same search on untrained indicators. A dotted line joins each to the policy it "
+        "stands beside. Judged on the validation split, which is all that baselines read."
     )
     pictures = cards(*(scatter(content, bitops, y, link=True) for y in (metric, loss)))
-    return section("Against uniform bits", words, pictures and _legend(content, baselines=True) + pictures)
+    return section("Against baselines", words, pictures and _legend(content, baselines=True) + pictures)
 
 
 def bits(content: ReportContent) -> str:

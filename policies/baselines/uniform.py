@@ -1,10 +1,11 @@
 """Uniform policies: the same bits in every searched layer. What a mixed policy has to beat."""
 
-from collections.abc import Sequence
-
 from mixbit.costs import Layers, Rules, policy_costs, uniform_policy
 from mixbit.errors import MisuseError
 from mixbit.policy import Entry, NumBits, Policy
+from policies.baselines import Search
+
+HARM = None
 
 
 def uniform(
@@ -27,28 +28,18 @@ def uniform(
     return uniform_policy(layers, (weight_bits, activation_bits), profile, rules)
 
 
-def uniform_at_least(
-    layers: Layers, policy: Policy, cost: str, *, num_bits: Sequence[NumBits], profile: str, rules: Rules
-) -> dict[str, Entry]:
-    """The cheapest uniform (b, b) policy that costs no less than `policy`; the dearest when none does.
-
-    Args:
-        layers: content of layers.json.
-        policy: what to compare with.
-        cost: `bitops`, `size_bits` or `file_bytes`.
-        num_bits: candidates for b.
-        profile: fixed-layer profile.
-        rules: per-layer rules, by pattern.
+def choose(policy: Policy, layers: Layers, search: Search) -> dict[str, Entry]:
+    """The cheapest uniform (b, b) policy with at least the BitOps of `policy`; the dearest when none has as many.
 
     Raises:
         MisuseError: no candidates; and as `uniform`.
     """
-    if not num_bits:
+    if not search.num_bits:
         raise MisuseError("num_bits", "no candidates for a uniform policy")
-    at_least = policy_costs(policy, layers)[cost]
-    policies = [uniform(layers, bits, bits, profile, rules) for bits in num_bits]
+    at_least = policy_costs(policy, layers)["bitops"]
+    policies = [uniform(layers, bits, bits, search.profile, search.rules) for bits in search.num_bits]
     # Costs first; of equally dear ones (everything fixed) the first candidate.
-    costs = [policy_costs(found, layers)[cost] for found in policies]
+    costs = [policy_costs(found, layers)["bitops"] for found in policies]
     enough = [(value, place) for place, value in enumerate(costs) if value >= at_least]
     _, place = min(enough) if enough else max((value, -place) for place, value in enumerate(costs))
     return policies[abs(place)]

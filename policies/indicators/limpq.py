@@ -178,10 +178,21 @@ def _step_sizes(supernet: "fx.GraphModule", searched: Sequence[str], num_bits: S
 
 
 def _indicators(layers: Mapping[str, Any], first: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, Any]:
-    with_float = {name: {kind: {**row, "float": 0.0} for kind, row in kinds.items()} for name, kinds in learned.items()}
-    raw = share_activations(with_float, layers["shared_activations"])
+    raw = _shared(layers, learned)
     harm, repairs = monotone(raw)
-    return {"layers": harm, "raw": raw, "repairs": repairs, "step_movement": _movement(first, learned)}
+    initial, _ = monotone(_shared(layers, first))
+    return {
+        "layers": harm,
+        "raw": raw,
+        "repairs": repairs,
+        "initial": initial,
+        "step_movement": _movement(first, learned),
+    }
+
+
+def _shared(layers: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    with_float = {name: {kind: {**row, "float": 0.0} for kind, row in kinds.items()} for name, kinds in sizes.items()}
+    return share_activations(with_float, layers["shared_activations"])
 
 
 def _movement(first: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, float]:

@@ -59,6 +59,16 @@ def test_harm_is_complete_finite_and_monotone_and_fixed_layers_are_absent(net, t
     assert "fc" not in indicators["layers"]
 
 
+def test_the_harm_before_training_is_given_out_too(net, tmp_path):
+    indicators, _ = compute(net, tmp_path / "moved")
+    still, _ = compute(net, tmp_path / "still", scale_learning_rate=1e-12)
+    names = searched(describe_layers(net, (1, 6, 6)))
+    check_table(indicators["initial"], names, NUM_BITS, "limpq")
+    assert indicators["initial"] == still["initial"] != indicators["layers"]
+    for name in names:
+        assert still["layers"][name]["weight"] == pytest.approx(still["initial"][name]["weight"], rel=1e-6)
+
+
 def test_weights_get_the_sum_of_the_gradients_of_all_passes(net):
     layers = describe_layers(net, (1, 6, 6))
     inputs, targets = PICTURES.at(torch.arange(8))

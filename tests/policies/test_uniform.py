@@ -3,7 +3,8 @@ import pytest
 from mixbit.costs import policy_costs
 from mixbit.errors import MisuseError
 from mixbit.experiment import LayerRule
-from policies.baselines.uniform import uniform, uniform_at_least
+from policies.baselines import Search
+from policies.baselines.uniform import choose, uniform
 
 NET = {
     "layers": [
@@ -22,7 +23,7 @@ def test_uniform_leaves_fixed_and_excluded_layers_as_they_are():
 
 
 def at_least(policy, num_bits):
-    return uniform_at_least(NET, policy, "bitops", num_bits=num_bits, profile="limpq", rules={})
+    return choose(policy, NET, Search(num_bits, "limpq", {}))
 
 
 def test_the_baseline_is_the_cheapest_at_equal_or_higher_bitops():

@@ -102,7 +102,7 @@ def test_it_is_whole_and_fetches_nothing(html):
 def test_every_section_is_there(html):
     titles = [part.partition("</h2>")[0] for part in html.split("<h2>")[1:]]
     assert titles == [
-        *("What the bits cost", "Against uniform bits", "Bits per layer", "Indicators (limpq)"),
+        *("What the bits cost", "Against baselines", "Bits per layer", "Indicators (limpq)"),
         *("How far the step sizes moved", "Predicted and measured latency", "Simulated and deployed", "Everything"),
         *("Policy bits and executed bits", "Why these policies"),
     ]
