@@ -18,6 +18,7 @@ from mixbit.errors import MisuseError, MixbitError
 from tasks.memo import memoised
 from tasks.place import ROOT
 
+PARSINGS = 10
 PACKAGES = ("mixbit", "policies", "tasks", "flows")
 PLUMBING = frozenset(
     f"{package}.{name}"
@@ -183,9 +184,26 @@ def _parse(path: Path, label: str) -> Parsed:
     return parsed
 
 
+def syntax_tree(content: bytes) -> ast.Module:
+    """The code as a tree.
+
+    CPython 3.11 counts the depth of all threads in one number: when Prefect's thread parses at the same moment, it
+    fails for no fault of the code, and works when asked again.
+
+    Raises:
+        SyntaxError, ValueError: it is no Python.
+    """
+    for _ in range(PARSINGS - 1):
+        try:
+            return ast.parse(content)
+        except SystemError:
+            continue
+    return ast.parse(content)
+
+
 def _read(path: Path) -> Parsed:
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = syntax_tree(path.read_bytes())
     except (SyntaxError, ValueError) as error:
         return {"fault": f"does not parse: {error}"}
     imports: list[str] = []

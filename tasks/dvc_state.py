@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mixbit.errors import MisuseError
+from tasks.closure import syntax_tree
 from tasks.dvc_killed import entries
 from tasks.dvc_yaml import DvcStage, Values, read_stages, read_values, value_at
 from tasks.memo import md5_file
@@ -138,7 +139,7 @@ def _same_code(path: Path, md5: str, locked_md5: str) -> bool:
 
 def _code_digest(path: Path) -> str:
     try:
-        return hashlib.sha256(ast.dump(ast.parse(path.read_bytes())).encode()).hexdigest()
+        return hashlib.sha256(ast.dump(syntax_tree(path.read_bytes())).encode()).hexdigest()
     except (SyntaxError, ValueError):
         return "does not parse"
 
