@@ -190,9 +190,12 @@ def _by_maker(edges: Iterable[Edge]) -> list[tuple[str | None, list[Edge]]]:
 
 
 def _run_text(run: Run, files: str) -> str:
-    device = run.tags.get("device", "")
+    place = run.tags.get("device", "")
+    if run.tags.get("mixbit.stage") == "dataset":
+        md5 = run.tags.get("dataset.md5", "")
+        place = f"{run.tags.get('dataset.name', '')}{f' md5 {_short(md5)}' if md5 else ''}"
     figures = ", ".join(f"{name} {_number(value)}" for name, value in sorted(run.metrics.items()))
-    return "  ".join(filter(None, [run.tags.get("mixbit.stage", run.name), device, _short(run.run_id), files, figures]))
+    return "  ".join(filter(None, [run.tags.get("mixbit.stage", run.name), place, _short(run.run_id), files, figures]))
 
 
 def _adopted_text(run: Run) -> str:

@@ -17,7 +17,7 @@ from tasks.tracking_runs import Run, find_experiment, get_run, search_runs
 
 SHORTEST = 8
 ELSEWHERE = "If another server knows it, set $MIXBIT_MLFLOW_URL"
-ALTERED = f"It was altered after it was made: compare it with the original. {ELSEWHERE}"
+ALTERED = f"It was altered after it was made, or comes from elsewhere: compare it with the original. {ELSEWHERE}"
 EXPECTED = "a file, models:/NAME/VERSION, models:/NAME@ALIAS, a sha256 (8 digits or more) or a run id"
 
 
