@@ -158,7 +158,12 @@ def _tags(record: Record, files: Mapping[str, Path]) -> dict[str, str]:
     policy = outputs.get("policy.json") or inputs.get("policy")
     info = json.loads(files["dataset_info.json"].read_bytes()) if "dataset_info.json" in files else {}
     device = record.params.get("device")
-    derived = {"policy.sha256": policy, "dataset.md5": info.get("md5"), "dataset.name": info.get("source"), "device": device}
+    derived = {
+        "policy.sha256": policy,
+        "dataset.md5": info.get("md5"),
+        "dataset.name": info.get("source"),
+        "device": device,
+    }
     if record.adopted is not None:
         derived |= {"mixbit.adopted": record.adopted.reason, "mixbit.adopted_from": record.adopted.from_key}
     return tags | {name: value for name, value in derived.items() if isinstance(value, str) and value}
