@@ -28,7 +28,7 @@ class Setting:
     factory: str = "mixbit.models.resnet:resnet20"
     num_classes: int = 47
     proxy: float = 0.25
-    float_epochs: int = 8
+    float_epochs: int = 5
     indicator_epochs: int = 2
     finetune_epochs: int = 1
     seeds: tuple[int, ...] = (0, 1, 2)
