@@ -10,8 +10,9 @@ import click
 
 from flows.servers import known_mlflow_url
 from mixbit.errors import MixbitError
-from tasks.compare import Difference, Pair, compare
+from tasks.compare import Change, Difference, Pair, compare
 from tasks.place import state_dir
+from tasks.reason import spoken
 from tasks.trace import Edge, Trace, verify
 from tasks.trace import trace as find_trace
 from tasks.tracking_runs import Run
@@ -150,17 +151,30 @@ def diff_lines(found: Difference) -> list[str]:
     if found.policies[0] != found.policies[1]:
         lines.append(f"policy {_arrow(tuple(_short(name) for name in found.policies))}")
     lines += [f"  {layer}  {_bits(changes)}" for layer, changes in found.bits.items()]
-    for stage, change in found.stages.items():
-        lines.append(stage)
-        lines += [f"  {code}" for code in change.code]
-        lines += [f"  params.{name} {_arrow(pair)}" for name, pair in change.params.items()]
-        lines += [f"  {name} {_arrow(pair)}" for name, pair in change.facts.items()]
-        lines += [
-            f"  source {name} {_arrow(tuple(_short(one) for one in pair))}" for name, pair in change.sources.items()
-        ]
+    for stages, changes in _once(found.stages).items():
+        lines += [", ".join(stages), *(f"  {line}" for line in changes)]
     lines += ["figures"] if found.figures else []
     lines += [f"  {name}  {_arrow(pair)}{_delta(pair)}" for name, pair in found.figures.items()]
     return [_fitted(line) for line in lines]
+
+
+def _once(changed: Mapping[str, Change]) -> dict[tuple[str, ...], list[str]]:
+    """What changed, each line under all the stages that it changed."""
+    stages: dict[str, list[str]] = {}
+    for stage, change in changed.items():
+        for line in _change_lines(change):
+            stages.setdefault(line, []).append(stage)
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for line, names in stages.items():
+        grouped.setdefault(tuple(names), []).append(line)
+    return grouped
+
+
+def _change_lines(change: Change) -> list[str]:
+    params = [f"params.{name} {_arrow(pair)}" for name, pair in change.params.items()]
+    facts = [f"{name} {_arrow(pair)}" for name, pair in change.facts.items()]
+    sources = [f"source {name} {_arrow(tuple(_short(one) for one in pair))}" for name, pair in change.sources.items()]
+    return [*change.code, *params, *facts, *sources]
 
 
 def _ancestry(found: Trace, run_id: str, files: tuple[str, ...], shown: set[str]) -> Branch:
@@ -229,7 +243,7 @@ def _arrow(pair: tuple[Any, ...]) -> str:
 
 
 def _said(value: Any) -> str:
-    return _number(value) if isinstance(value, float) else "none" if value is None else str(value)
+    return _number(value) if isinstance(value, float) else spoken(value)
 
 
 def _delta(pair: Pair) -> str:

@@ -1,13 +1,15 @@
 """Which code makes a result: a stage's module and everything it imports inside the project, function by function.
 
-Comments, docstrings and formatting do not count. Imports inside functions do. Plumbing does not: it moves bytes and
-carries CONTRACT_VERSION, raised by hand when it starts to change results.
+Comments, docstrings and formatting do not count. Imports inside functions do, and so does a module of the project that
+is named in a string: measuring programs run in processes of their own. Plumbing does not: it moves bytes and carries
+CONTRACT_VERSION, raised by hand when it starts to change results.
 """
 
 import ast
 import hashlib
 import importlib.metadata
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ PLUMBING = frozenset(
     }.items()
     for name in names.split()
 )
+PROGRAM = re.compile(r"(mixbit|policies|tasks)(\.[a-z_0-9]+)+")
 Functions = dict[str, str]
 Parsed = dict[str, Any]
 
@@ -178,7 +181,7 @@ def _installed(name: str) -> dict[str, str]:
 
 
 def _parse(path: Path, label: str) -> Parsed:
-    parsed: Parsed = json.loads(memoised(path, "closure-1", lambda p: json.dumps(_read(p))))
+    parsed: Parsed = json.loads(memoised(path, "closure-2", lambda p: json.dumps(_read(p))))
     if "fault" in parsed:
         raise MixbitError(label, parsed["fault"], hint="Code that can't be hashed can't be cached")
     return parsed
@@ -212,9 +215,19 @@ def _read(path: Path) -> Parsed:
             imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imports += [f"{'.' * node.level}{node.module or ''}:{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"__import__", "importlib.import_module"}:
-            return {"fault": f"line {node.lineno}: imports by a computed name"}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and PROGRAM.fullmatch(node.value):
+            imports.append(node.value)
+        if _imports_by_name(node):
+            return {"fault": f"line {getattr(node, 'lineno', 1)}: imports by a computed name"}
     return {"functions": _functions(tree), "imports": sorted(set(imports))}
+
+
+def _imports_by_name(node: ast.AST) -> bool:
+    """Whether it reaches for `import_module` or `__import__`, whatever it calls importlib."""
+    match node:
+        case ast.Attribute(attr=name) | ast.Name(id=name) | ast.alias(name=name):
+            return name in {"import_module", "__import__"}
+    return False
 
 
 def _functions(tree: ast.Module) -> Functions:
@@ -240,7 +253,17 @@ def _functions(tree: ast.Module) -> Functions:
 
 def _add(found: Functions, name: str, node: ast.AST) -> None:
     # A name defined twice (overload, property setter) counts with all its definitions.
-    found[name] = hashlib.sha256((found.get(name, "") + ast.dump(node)).encode()).hexdigest()[:16]
+    found[name] = hashlib.sha256((found.get(name, "") + spelled(node)).encode()).hexdigest()[:16]
+
+
+def spelled(node: Any) -> str:
+    """A syntax tree as text, without what is empty: later Pythons add fields that this code does not use."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(spelled, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={spelled(value)}" for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({', '.join(fields)})"
 
 
 def _strip_docstrings(tree: ast.AST) -> None:

@@ -1,11 +1,13 @@
 """Why a cell runs, in the user's words: two identities compared."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from tasks.record import Record
 
 SHOWN = 3
+ABSENT: Any = object()
 
 
 def reason(before: Record | None, now: Record, fault: str | None = None) -> str:
@@ -53,12 +55,16 @@ def _code(before: Record, now: Record) -> list[str]:
 def _params(old: Any, new: Any, path: str) -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
-        return [line for key in keys for line in _params(old.get(key), new.get(key), f"{path}.{key}")]
-    return [] if old == new else [f"{path} {_short(old)} → {_short(new)}"]
+        return [line for key in keys for line in _params(old.get(key, ABSENT), new.get(key, ABSENT), f"{path}.{key}")]
+    if ABSENT in (old, new):
+        return [f"{path} added: {spoken(new)}" if old is ABSENT else f"{path} removed: {spoken(old)}"]
+    return [] if old == new else [f"{path} {spoken(old)} → {spoken(new)}"]
 
 
-def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
+def spoken(value: Any) -> str:
+    """A value as an experiment file would spell it, cut after 40 characters."""
+    plain = isinstance(value, str) and value
+    text = "none" if value is None else value if plain else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 

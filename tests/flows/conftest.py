@@ -39,10 +39,11 @@ finetune: {epochs: 1, batch_size: 16}
 
 @dataclass(frozen=True)
 class Tiny:
-    """An experiment in a folder of its own."""
+    """An experiment in a folder of its own; its commands run in `cwd`."""
 
     folder: Path
     environment: dict[str, str]
+    cwd: Path = ROOT
 
     @property
     def file(self):
@@ -60,7 +61,7 @@ class Tiny:
     def start(self, *arguments, **more):
         command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=ROOT, env=self.environment | more, **pipes)
+        return subprocess.Popen(command, cwd=self.cwd, env=self.environment | more, **pipes)
 
     def mixbit(self, *arguments, **more):
         process = self.start(*arguments, **more)

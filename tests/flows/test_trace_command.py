@@ -6,9 +6,10 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from flows.trace import Branch, diff, draw, trace
+from flows.trace import Branch, diff, diff_lines, draw, trace
 from mixbit.errors import MixbitError
 from tasks import experiment_run
+from tasks.compare import Change, Difference
 from tasks.registration import register
 from tests.tasks.lineage_records import log_pipeline
 
@@ -67,6 +68,15 @@ def test_diff_prints_bits_inputs_and_figures(run, logged, mlflow_url, tmp_path):
     assert "  deployable.test_metric_deployed  0.97 → 0.98  (+0.01)" in lines
     found = json.loads(run(diff, "--json", *ids).output)
     assert found["bits"] == {f"{NAME}.conv2": {"weight_bits": [4, 8]}}
+
+
+def test_diff_says_what_changed_in_several_stages_once():
+    fit, alpha = "mixbit/training/fit.py: fit_", {"alpha": (1.0, 2.0)}
+    trained = Change((fit,), {}, {"torch": ("2.12", "2.13")}, {})
+    stages = {"float_model": trained, "policy": Change((), alpha, {}, {}), "finetuned_model": trained}
+    assert diff_lines(Difference((None, None), {}, stages, {})) == [
+        *("float_model, finetuned_model", f"  {fit}", "  torch 2.12 → 2.13", "policy", "  params.alpha 1 → 2")
+    ]
 
 
 def test_diff_of_the_same_thing_says_so(run, logged):

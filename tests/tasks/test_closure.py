@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mixbit.errors import MisuseError, MixbitError
-from tasks.closure import Snapshot, syntax_tree
+from tasks.closure import Snapshot, spelled, syntax_tree
 from tasks.closure import closure as closure_of
 
 
@@ -63,6 +63,34 @@ def test_an_import_by_computed_name_cannot_be_hashed(tmp_path):
     write(tmp_path, net="import importlib\nx = importlib.import_module('ma' + 'th')\n")
     with pytest.raises(MixbitError, match=r"net\.py: line 3|net\.py: line 2: imports by a computed name"):
         closure(["net"], [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from importlib import import_module as get\nx = get('ma' + 'th')\n",
+        "import importlib as i\nx = i.import_module('math')\n",
+        "x = __import__('math')\n",
+    ],
+)
+def test_no_spelling_of_an_import_by_name_escapes(tmp_path, code):
+    write(tmp_path, net=code)
+    with pytest.raises(MixbitError, match="imports by a computed name"):
+        closure(["net"], [tmp_path])
+
+
+def test_programs_that_a_stage_starts_by_name_are_part_of_its_closure():
+    files = closure(["tasks.profile"], []).files
+    assert {"mixbit/devices/measure.py", "mixbit/devices/memory.py", "mixbit/devices/parent.py"} <= set(files)
+
+
+def test_a_later_python_that_adds_empty_fields_to_its_trees_finds_the_same_digests():
+    function = ast.parse("def f(a, b=None): return a").body[0]
+    before = spelled(function)
+    assert before != spelled(ast.parse("def f(a, b=0): return a").body[0])
+    function.type_params = []
+    function._fields = (*function._fields, "type_params")
+    assert spelled(function) == before
 
 
 def test_code_that_does_not_parse_is_one_line(tmp_path):

@@ -71,6 +71,21 @@ def test_a_parameter_is_named_with_its_old_and_new_value(context):
     assert run(context, times=2)[1] == ["params.times 1 → 2"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"a": None}, {"a": True}, "params.a none → true"),
+        ({"a": [1, 2]}, {"a": ["x"]}, 'params.a [1, 2] → ["x"]'),
+        ({"a": "none"}, {"a": {"epochs": 1, "start": "float"}}, 'params.a none → {"epochs": 1, "start": "float"}'),
+        ({}, {"a": None}, "params.a added: none"),
+        ({"a": {"b": 0.5}}, {"a": {}}, "params.a.b removed: 0.5"),
+    ],
+)
+def test_parameters_are_told_as_an_experiment_file_spells_them(context, old, new, told):
+    now = identify(call(context), context)
+    assert reason(replace(now, key="0" * 64, params=old), replace(now, params=new)) == told
+
+
 def test_an_input_is_named_with_both_digests(context):
     run(context)
     assert run(context, content=b"b")[1][0].startswith("input x ca97… → 3e23…")
