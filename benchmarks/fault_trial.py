@@ -35,7 +35,7 @@ class Fault:
         family: the row of the table.
         point: a point of the injection; empty for a kill by time.
         stage: at which stage; also what is forgotten before, with everything when empty.
-        who: `run`, `dvc`, `prefect` or `mlflow`.
+        who: `run`, `dvc`, `prefect`, `mlflow` with all its children, or `mlflow master` without them.
         nth: at which of several visits.
         every_s: seconds between self-checkpoints.
         at: part of an undisturbed run's duration, of a kill by time.

@@ -55,6 +55,7 @@ INJECTED = (
     Fault("MLflow server", "compute", "indicators", who="mlflow"),
     Fault("MLflow server", "upload: half", "deployable", who="mlflow", nth=2),
     Fault("MLflow server", "FINISHED: before", "float_model", who="mlflow"),
+    Fault("MLflow server", "compute", "deployable", who="mlflow master"),
     Fault("Prefect server", "compute", "indicators", who="prefect"),
     Fault("Prefect server", "record: after", "deployable", who="prefect"),
     Fault("Prefect server", "upload: run started", "policy", who="prefect"),

@@ -46,10 +46,13 @@ def _victims() -> list[int]:
         return [os.getppid()] if "tasks.data" in sys.orig_argv else [os.getpid()]
     if who == "dvc":
         return [os.getpid()]
-    process = json.loads(Path(FAULT["servers"]).read_bytes())[who]["process"]
+    name, _, part = who.partition(" ")
+    process = json.loads(Path(FAULT["servers"]).read_bytes())[name]["process"]
     import psutil
 
     leader = psutil.Process(process["pid"])
+    if part == "master":  # its child, which listens, outlives it
+        return [leader.pid]
     return [leader.pid, *(child.pid for child in leader.children(recursive=True))]
 
 
