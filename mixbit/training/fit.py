@@ -165,9 +165,10 @@ def _restore_(model: nn.Module, optimizers: Optimizers, folder: Path, identity: 
     for number, optimizer in enumerate(optimizers):
         for place, value in _below(f"{number}/", tensors).items():
             key, _, name = place.partition("/")
-            # Averages live beside their parameter; counts, of another shape, stay on the CPU.
-            beside = value.shape == parameters[name].shape
-            optimizer.state[parameters[name]][key] = value.to(parameters[name].device) if beside else value
+            # Averages lie beside their parameter and like it, or steps round differently; counts stay on the CPU.
+            like = parameters[name].detach()
+            beside = value.shape == like.shape
+            optimizer.state[parameters[name]][key] = torch.empty_like(like).copy_(value) if beside else value
     rank = None if state["rank"] is None else (state["rank"][0], state["rank"][1])
     return _Run(state["step"], rank, _below("best/", tensors), state["judged"])
 
