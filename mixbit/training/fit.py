@@ -20,6 +20,7 @@ from mixbit.errors import MixbitError
 from mixbit.policy import canonical_json
 from mixbit.training.batches import epoch_batches, seed_of
 from mixbit.training.evaluate import Evaluation
+from mixbit.training.memory import kept_memory
 from mixbit.training.optimizer import Schedule, build_optimizers, drop_unused_gradients_, set_rates_
 from mixbit.training.resume import latest_checkpoint, write_checkpoint
 
@@ -66,6 +67,7 @@ class _Run:
     judged: str = ""
 
 
+@kept_memory()
 def fit_(
     model: nn.Module,
     schedule: Schedule,
