@@ -1,7 +1,8 @@
 """Milliseconds of a float, a fake-quantized and a joint indicator training step, interleaved, and their ratios.
 
 ResNet-20, random grey pictures of 32 x 32, 47 classes: W4A4 with 8-bit first and last layers, and the LIMPQ super-net
-over five num_bits. Steps are those of `fit_`: batching, gradients, clipping, optimizers and all.
+over five num_bits. Steps are those of `fit_`: batching, gradients, clipping, optimizers and all. With one thread the
+clock is the process's own, which other programs on the machine do not move; with more it is the wall's.
 
 Example: .venv/bin/python benchmarks/training_speed.py --threads 1 2
 """
@@ -13,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -25,6 +27,7 @@ from mixbit.models.resnet import resnet20
 from mixbit.models.supernet import build_supernet
 from mixbit.quantizers.lsq import clamp_scales_
 from mixbit.training.batches import Pictures
+from mixbit.training.channels_last import channels_last
 from mixbit.training.evaluate import evaluate
 from mixbit.training.fit import Keeping, fit_
 from mixbit.training.numerics import fixed_numerics
@@ -81,6 +84,11 @@ def trainings(batch_size: int) -> dict[str, tuple[nn.Module, Callable[[Pictures]
     }
 
 
+def clock_s() -> float:
+    """Processor time of one thread, or wall time of several."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def block(name: str, net: nn.Module, backward_of: Callable, batch_size: int) -> list[float]:
     """Milliseconds of each step of one block."""
     data = pictures((STEPS[name] + 1) * batch_size, 2)
@@ -91,16 +99,16 @@ def block(name: str, net: nn.Module, backward_of: Callable, batch_size: int) -> 
     ends_s: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         fit_(net, schedule, len(data), backward_of(data), keeping=Keeping(Path(folder), every_s=1e9),
-             progress=lambda *_: ends_s.append(time.perf_counter()),
+             progress=lambda *_: ends_s.append(clock_s()),
              after_step=None if name == "float" else clamp_scales_)  # fmt: skip
     return [(end - began) * 1e3 for began, end in itertools.pairwise(ends_s)]
 
 
 def evaluation_ms(net: nn.Module, data: Pictures) -> float:
     """Milliseconds to judge these pictures."""
-    began_s = time.perf_counter()
+    began_s = clock_s()
     evaluate(net, data.x, data.y, data.info, TASK)
-    return (time.perf_counter() - began_s) * 1e3
+    return (clock_s() - began_s) * 1e3
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -109,12 +117,15 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(median, 3), "q25": round(low, 3), "q75": round(high, 3)}
 
 
-def measure(threads: int, batch_size: int, seconds: float) -> dict[str, object]:
+def measure(threads: int, batch_size: int, seconds: float, contiguous: bool) -> dict[str, object]:
     """Rounds of one block each until the time is up; ratios are formed within a round."""
     rounds: dict[str, list[float]] = {name: [] for name in (*STEPS, "evaluate_float", "evaluate_fake_quant")}
     judged = pictures(1024, 3)
-    with fixed_numerics(threads):
+    with fixed_numerics(threads), ExitStack() as orders:
         kinds = trainings(batch_size)
+        if not contiguous:
+            for net, _ in kinds.values():
+                orders.enter_context(channels_last(net, judged.at(torch.tensor([0]))[0]))
         for name, (net, backward_of) in kinds.items():
             block(name, net, backward_of, batch_size)
         ends_s = time.perf_counter() + seconds
@@ -155,8 +166,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=75, help="per number of threads")
+    parser.add_argument("--contiguous", action="store_true", help="leave weights and pictures in the usual order")
     options = parser.parse_args()
-    rows = [measure(threads, options.batch_size, options.seconds) for threads in options.threads]
+    rows = [measure(threads, options.batch_size, options.seconds, options.contiguous) for threads in options.threads]
     print(json.dumps({"rows": rows, "machine": f"{machine()}, PyTorch {torch.__version__}"}, indent=2))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mixbit.errors import MixbitError
 from mixbit.training.batches import normalize
+from mixbit.training.channels_last import channels_last
 from mixbit.training.task import LearningTask
 
 
@@ -49,8 +50,8 @@ def predict(model: nn.Module, x: Tensor, info: Mapping[str, Any], *, batch_size:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            return torch.cat([model(normalize(batch, info)) for batch in x.split(batch_size)])
+        with torch.no_grad(), channels_last(model, normalize(x[:1], info)):
+            return torch.cat([model(normalize(batch, info)).contiguous() for batch in x.split(batch_size)])
     finally:
         model.train(was_training)
 

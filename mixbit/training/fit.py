@@ -20,6 +20,7 @@ from mixbit.errors import MixbitError
 from mixbit.policy import canonical_json
 from mixbit.training.batches import epoch_batches, seed_of
 from mixbit.training.evaluate import Evaluation
+from mixbit.training.memory import kept_memory
 from mixbit.training.optimizer import Schedule, build_optimizers, drop_unused_gradients_, set_rates_
 from mixbit.training.resume import latest_checkpoint, write_checkpoint
 
@@ -66,6 +67,7 @@ class _Run:
     judged: str = ""
 
 
+@kept_memory()
 def fit_(
     model: nn.Module,
     schedule: Schedule,
@@ -165,9 +167,10 @@ def _restore_(model: nn.Module, optimizers: Optimizers, folder: Path, identity: 
     for number, optimizer in enumerate(optimizers):
         for place, value in _below(f"{number}/", tensors).items():
             key, _, name = place.partition("/")
-            # Averages live beside their parameter; counts, of another shape, stay on the CPU.
-            beside = value.shape == parameters[name].shape
-            optimizer.state[parameters[name]][key] = value.to(parameters[name].device) if beside else value
+            # Averages lie beside their parameter and like it, or steps round differently; counts stay on the CPU.
+            like = parameters[name].detach()
+            beside = value.shape == like.shape
+            optimizer.state[parameters[name]][key] = torch.empty_like(like).copy_(value) if beside else value
     rank = None if state["rank"] is None else (state["rank"][0], state["rank"][1])
     return _Run(state["step"], rank, _below("best/", tensors), state["judged"])
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from mixbit.errors import MixbitError
 from mixbit.quantizers.lsq import clamp_scales_
 from mixbit.training.batches import Pictures
+from mixbit.training.channels_last import channels_last
 from mixbit.training.evaluate import evaluate
 from mixbit.training.fit import Judging, Keeping, fit_
 from mixbit.training.optimizer import Schedule
@@ -48,14 +49,16 @@ def train_supervised_(
 
     def backward(indices: Tensor, _step: int) -> Tensor:
         inputs, targets = train.at(indices)
-        outputs = model(inputs)
+        # A user's loss may need the usual order in memory.
+        outputs = model(inputs).contiguous()
         loss = task.loss(outputs, targets) if objective is None else objective(inputs, outputs, targets)
         loss.backward()
         return loss
 
     judging = Judging(lambda: evaluate(model, val.x, val.y, val.info, task), task.direction)
-    fit_(model, schedule, len(train), backward, keeping=Keeping(checkpoint), progress=progress, judging=judging,
-         after_step=clamp_scales_)  # fmt: skip
+    with channels_last(model, train.at(torch.tensor([0]))[0]):
+        fit_(model, schedule, len(train), backward, keeping=Keeping(checkpoint), progress=progress, judging=judging,
+             after_step=clamp_scales_)  # fmt: skip
     model.eval()
 
 

@@ -82,6 +82,7 @@ def compute_indicators(
     from mixbit.models.supernet import build_supernet
     from mixbit.quantizers.lsq import clamp_scales_
     from mixbit.training.batches import calibration_pictures
+    from mixbit.training.channels_last import channels_last
     from mixbit.training.fit import Keeping, fit_
     from mixbit.training.optimizer import Schedule
     from mixbit.training.task import smoothed
@@ -105,8 +106,9 @@ def compute_indicators(
         clip_gradient=settings.clip_gradient,
         seed=seed,
     )
-    fit_(supernet, schedule, len(pictures), backward, keeping=Keeping(checkpoint), progress=progress,
-         after_step=clamp_scales_)  # fmt: skip
+    with channels_last(supernet, calibration[:1]):
+        fit_(supernet, schedule, len(pictures), backward, keeping=Keeping(checkpoint), progress=progress,
+             after_step=clamp_scales_)  # fmt: skip
     learned = _step_sizes(supernet, searched, steps)
     return _indicators(layers, first, learned) | {
         "cost": _cost(len(pictures), schedule, len(num_bits) + 1)
@@ -126,7 +128,7 @@ def accumulate_(
     total = inputs.new_zeros(())
     for assignment in drawn:
         set_bits_(supernet, assignment)
-        value = loss(supernet(inputs), targets)
+        value = loss(supernet(inputs).contiguous(), targets)
         value.backward()
         total += value.detach()
     return total / len(drawn)
