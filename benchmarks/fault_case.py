@@ -199,9 +199,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def make_case(folder: Path) -> Case:
+def make_case(folder: Path, **environment: str) -> Case:
     """Copy what version control holds, with a dvc.yaml of one quick stage."""
-    case = Case(folder)
+    case = Case(folder, environment)
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, tracked.split("\0")):
         if (ROOT / name).is_file():

@@ -43,7 +43,8 @@ class Servers:
         """What a flow run needs, to be set before Prefect is imported; the user's own profile stays untouched."""
         (self.state / PREFECT).mkdir(parents=True, exist_ok=True)
         urls = {"PREFECT_API_URL": self.prefect_api_url, "MLFLOW_TRACKING_URI": self.mlflow_url}
-        return own_prefect(self.state / PREFECT) | urls | BOUNDED
+        bounded = {name: os.environ.get(name, value) for name, value in BOUNDED.items()}
+        return own_prefect(self.state / PREFECT) | urls | bounded
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Kills at a named point, put in from outside: found by every Python on whose path the harness lays this folder.
 
 Without $MIXBIT_FAULT nothing happens. With it, functions of the product and of DVC are wrapped as their modules are
-imported: each says in a log what it did, and one of them sends SIGKILL. The product itself knows nothing of it.
+imported: each says in a log what it did, and one of them sends SIGKILL, or from there on the disk refuses. The product
+itself knows nothing of it.
 """
 
 # ruff: noqa: SLF001, ARG005 - it wraps what is private, with functions of the same shape
+import errno
 import importlib.abc
 import importlib.machinery
 import json
@@ -14,6 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import fault_surroundings
 
 Effect = Callable[..., object]
 FAULT = json.loads(os.environ.get("MIXBIT_FAULT", "{}"))
@@ -36,8 +40,16 @@ def reached(point: str, stage: str = "") -> None:
     LEFT["hits"] -= 1
     if LEFT["hits"] == 0:
         say("kill", point=point, stage=stage)
+        if "errno" in FAULT:
+            _refuse()
+            return
         for pid in _victims():
             os.kill(pid, signal.SIGKILL)
+
+
+def _refuse() -> None:
+    number = getattr(errno, FAULT["errno"])
+    fault_surroundings.refuse(FAULT["folder"], number, freeing=number == errno.ENOSPC)
 
 
 def _victims() -> list[int]:
@@ -221,4 +233,8 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 if FAULT:
+    if "clock_s" in FAULT:
+        fault_surroundings.set_clock_back(FAULT["clock_s"])
+    if "errno" in FAULT and "point" not in FAULT:
+        _refuse()
     sys.meta_path.insert(0, Finder())
