@@ -24,7 +24,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, info: Mapping[str, Any], task: LearningTask, *, batch_size: int = 256
+    model: nn.Module, x: Tensor, y: Tensor, info: Mapping[str, Any], task: LearningTask, *, batch_size: int = 128
 ) -> Evaluation:
     """Judge a model in evaluation mode; its mode is restored.
 
@@ -43,7 +43,7 @@ def evaluate(
     return judge(outputs, y, task, batch_size=batch_size)
 
 
-def predict(model: nn.Module, x: Tensor, info: Mapping[str, Any], *, batch_size: int = 256) -> Tensor:
+def predict(model: nn.Module, x: Tensor, info: Mapping[str, Any], *, batch_size: int = 128) -> Tensor:
     """Outputs of a model in evaluation mode, [N, ...]."""
     if len(x) == 0:
         raise MixbitError("evaluation", "no pictures", hint="Check the split's count in dataset_info.json")
@@ -56,7 +56,7 @@ def predict(model: nn.Module, x: Tensor, info: Mapping[str, Any], *, batch_size:
         model.train(was_training)
 
 
-def judge(outputs: Tensor, y: Tensor, task: LearningTask, *, batch_size: int = 256) -> Evaluation:
+def judge(outputs: Tensor, y: Tensor, task: LearningTask, *, batch_size: int = 128) -> Evaluation:
     """Judge outputs that were computed anywhere, such as by a deployed file."""
     if not torch.isfinite(outputs).all():
         count = int((~torch.isfinite(outputs)).flatten(1).any(1).sum())

@@ -167,7 +167,7 @@ def _restore_(model: nn.Module, optimizers: Optimizers, folder: Path, identity: 
     for number, optimizer in enumerate(optimizers):
         for place, value in _below(f"{number}/", tensors).items():
             key, _, name = place.partition("/")
-            # Averages lie beside their parameter and like it, or steps round differently; counts stay on the CPU.
+            # Averages lie beside their parameter and in its order in memory; counts, of another shape, stay on the CPU.
             like = parameters[name].detach()
             beside = value.shape == like.shape
             optimizer.state[parameters[name]][key] = torch.empty_like(like).copy_(value) if beside else value

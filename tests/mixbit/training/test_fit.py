@@ -4,14 +4,20 @@ import pytest
 import torch
 from safetensors.torch import save
 from torch import nn
+from torch.nn import functional
 
 from mixbit.errors import MixbitError
+from mixbit.models.graph import describe_layers
+from mixbit.models.quantize import build_quantized, save_quantized
+from mixbit.models.resnet import resnet8
+from mixbit.training.channels_last import channels_last
 from mixbit.training.evaluate import Evaluation
 from mixbit.training.fit import Judging, Keeping, fit_
 from mixbit.training.optimizer import Schedule, build_optimizers, drop_unused_gradients_, set_rates_
 
 SCHEDULE = Schedule(epochs=3, batch_size=4, learning_rate=0.1, weight_decay=1e-3, clip_gradient=1.0)
 X = torch.randn(14, 3, generator=torch.Generator().manual_seed(1))
+POLICY = {layer["name"]: (4, 4) for layer in describe_layers(resnet8(3, in_channels=1, width=4), (1, 6, 6))["layers"]}
 QUIET = lambda done, total, note: None
 
 
@@ -61,6 +67,30 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, steps, judged):
         with pytest.raises(InterruptedError_):
             train(tmp_path / "b", progress, judged=judged)
     assert train(tmp_path / "b", progress, judged=judged) == undisturbed
+
+
+def train_convolutions(folder, progress=QUIET):
+    pictures, targets = X.repeat(1, 12).view(14, 1, 6, 6), torch.arange(14) % 3
+    torch.manual_seed(0)
+    net = resnet8(3, in_channels=1, width=4)
+    net = build_quantized(net, describe_layers(net, (1, 6, 6)), POLICY, pictures).train()
+
+    def backward(batch, step):
+        loss = functional.cross_entropy(net(pictures[batch]), targets[batch])
+        loss.backward()
+        return loss
+
+    with channels_last(net, pictures):
+        fit_(net, SCHEDULE, 14, backward, keeping=Keeping(folder, 0.0, math.inf), progress=progress)
+    return save(save_quantized(net))
+
+
+@pytest.mark.parametrize("step", [1, 6])
+def test_interrupted_convolutions_end_with_the_same_bytes(tmp_path, step):
+    undisturbed = train_convolutions(tmp_path / "a")
+    with pytest.raises(InterruptedError_):
+        train_convolutions(tmp_path / "b", stop_at([step]))
+    assert train_convolutions(tmp_path / "b") == undisturbed
 
 
 def test_a_damaged_checkpoint_costs_time_only(tmp_path):

@@ -5,7 +5,8 @@ from torch.nn import functional
 
 from mixbit.errors import MixbitError
 from mixbit.training.batches import Pictures
-from mixbit.training.supervised import check_outputs, distillation, reestimate_batchnorm_
+from mixbit.training.optimizer import Schedule
+from mixbit.training.supervised import check_outputs, distillation, reestimate_batchnorm_, train_supervised_
 from mixbit.training.task import classification, user_task
 
 INFO = {"mean": [0.0], "std": [1.0], "num_classes": 3}
@@ -48,6 +49,14 @@ def test_a_model_with_another_number_of_classes_is_refused_before_training(width
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, width))
     with pytest.raises(MixbitError, match=rf"mine:net: .*expected \[1, 3\], got \[1, {width}\].*model.arguments"):
         check_outputs(net, PICTURES, classification(), "mine:net")
+
+
+def test_a_users_loss_may_view_the_outputs_as_they_lie(tmp_path):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+    task = user_task(lambda o, t: o.view(-1).square().mean(), lambda o, t: o.view(len(o), -1).mean(1), "minimize")
+    schedule = Schedule(epochs=1, batch_size=20, learning_rate=0.1, weight_decay=0)
+    train_supervised_(net, PICTURES, PICTURES, task, schedule, checkpoint=tmp_path, progress=lambda *_: None)
+    assert net[0].weight.is_contiguous()
 
 
 def test_a_users_task_may_have_any_outputs():
