@@ -1,8 +1,8 @@
-"""What SIGKILL does: `python -m benchmarks.faults FOLDER`; run it again to go on where it stopped.
+"""What SIGKILL does: `python -m benchmarks.faults FOLDER [KILLS]`; run it again to go on where it stopped.
 
 Each kill hits a run, DVC or a server at a named point or at a random moment. The next run must complete, with the
 bytes of an undisturbed run, and compute nothing again that was finished or pending. One line per kill goes to
-FOLDER/kills.jsonl, the table to the screen and to FOLDER/faults.json.
+FOLDER/kills.jsonl, the table to the screen, and both in short, below the machine, to FOLDER/faults.jsonl.
 """
 
 import json
@@ -84,6 +84,14 @@ def table(lines: Iterable[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def short(line: dict[str, Any]) -> dict[str, Any]:
+    """What the docs keep of a kill: where, whose, and what was not as usual."""
+    fault = line["fault"]
+    where = {name: fault[name] for name in ("family", "stage", "who")} | {"at": fault["point"] or fault["at"]}
+    what = {name: line[name] for name in ("first_s", "recovery_s", "computed", "needless", "resumed", "amiss")}
+    return {name: value for name, value in (where | what).items() if value not in ("", [])}
+
+
 def told(outcome: Outcome) -> str:
     """One line for the screen."""
     fault = outcome.fault
@@ -116,14 +124,14 @@ def surely(case: Case, fault: Fault, undisturbed: Reference) -> tuple[Outcome, R
     return outcome, undisturbed
 
 
-def main(folder: Path) -> int:
-    """Go on with the kills that are left; 1 when anything was amiss."""
+def main(folder: Path, kills: int | None = None) -> int:
+    """Go on with the first `kills` that are left, or all; 1 when anything was amiss."""
     folder.mkdir(parents=True, exist_ok=True)
     case, undisturbed = prepared(folder.resolve())
     log = folder / "kills.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     try:
-        for fault in faults()[len(lines) :]:
+        for fault in faults()[len(lines) : kills]:
             outcome, undisturbed = surely(case, fault, undisturbed)
             lines.append(asdict(outcome))
             with log.open("a") as file:
@@ -132,9 +140,10 @@ def main(folder: Path) -> int:
     finally:
         case.start("down").wait(60)
     print(table(lines))
-    (folder / "faults.json").write_text(json.dumps({"machine": machine(), "kills": lines}, indent=1))
+    kept = [{"machine": machine()}, *map(short, lines)]
+    (folder / "faults.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
     return int(any(line["amiss"] or line["needless"] for line in lines))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
