@@ -169,8 +169,10 @@ def test_a_loss_that_leaves_by_sys_exit_fails_its_stage(tiny):
 
 
 def test_an_error_of_several_lines_is_told_in_one(tiny):
-    (tiny.folder / "tinynet.py").write_text("def net(): raise ValueError('no such\\nwidth')\n")
-    assert len(refused(tiny.mixbit("run", tiny.file), 1, "no such width")) == 1
+    code = "def loss(outputs, targets): raise ValueError('no such\\nwidth')\ndef metric(outputs, targets): return 1\n"
+    (tiny.folder / "judge.py").write_text(code)
+    tiny.edit("proxy:", "task: {loss: judge:loss, metric: judge:metric, direction: maximize}\nproxy:")
+    assert len(refused(tiny.mixbit("run", tiny.file), 1, "judge:loss: failed on", "no such width")) == 1
 
 
 def test_an_infeasible_budget_says_the_smallest_feasible_value(tiny):

@@ -35,6 +35,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").write_text(DVC)
     (tmp_path / "params.yaml").write_text("proxies: {digits-half: {fraction: 0.5}}\n")
     (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.py").write_text("raise AssertionError('looked at, never imported')")
     monkeypatch.syspath_prepend(tmp_path / "methods")
     monkeypatch.setattr(declaration, "METHODS", "fake_methods")
     yield tmp_path
