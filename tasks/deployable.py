@@ -130,6 +130,7 @@ def _check_codes(
     packed: "ir.Model",
 ) -> dict[str, Any]:
     from mixbit.export import check
+    from mixbit.export.end_to_end import compare
     from mixbit.export.packed import lower_packed
     from mixbit.export.ref import lower_ref
     from mixbit.training.batches import normalize, read_pictures
@@ -143,20 +144,23 @@ def _check_codes(
     kernels, _ = check.check_layers(
         lower_packed(marked, forced=True), quantizers, recorded, x, threads=params.threads, optimize=True
     )
-    flips = check.count_flips(packed, quantizers, recorded, x, threads=params.threads)
+    deployed = compare(packed, quantizers, recorded, x, threads=params.threads)
+    whole = compare(lower_ref(marked), quantizers, recorded, x, threads=params.threads, optimize=False)
     off_tie, codes = sum(c.off_tie for c in exact.values()), sum(c.codes for c in exact.values())
     if off_tie > LARGEST_OFF_TIE * codes:
         worst = max(exact, key=lambda label: exact[label].off_tie)
         what = f"ref.onnx differs from PyTorch in {off_tie} of {codes} codes that are no ties, most at {worst}"
         raise MixbitError("deployable", what, hint="Is there an operation that computes otherwise in ONNX?")
-    ref = {"codes": codes, "flips": sum(c.flips for c in exact.values()), "off_tie": off_tie}
+    ref: dict[str, float] = {"codes": codes, "flips": sum(c.flips for c in exact.values()), "off_tie": off_tie}
+    ref |= {"flipped_pictures": int(whole.flipped.sum()), "clean_output_difference": whole.clean_difference}
     return {
         "pictures": len(x),
         "ref": {**ref, "largest_output_difference": difference, "tensors": _rates(exact)},
         "packed": {
-            "flip_rate": check.flip_rate(flips),
+            "flip_rate": check.flip_rate(deployed.tensors),
             "layer_flip_rate": check.flip_rate(kernels),
-            "tensors": _rates(flips),
+            "flipped_pictures": int(deployed.flipped.sum()),
+            "tensors": _rates(deployed.tensors),
             "layer_tensors": _rates(kernels),
         },
     }
@@ -169,7 +173,7 @@ def _rates(checks: "Mapping[str, TensorCheck]") -> dict[str, float]:
 def _judge(
     work: Work, params: Params, info: Mapping[str, Any], task: Any, *, model: "fx.GraphModule", packed: bytes
 ) -> dict[str, float]:
-    from mixbit.export.check import DeployedModel
+    from mixbit.export.end_to_end import DeployedModel
     from mixbit.training.batches import read_pictures
     from mixbit.training.evaluate import judge, predict
 

@@ -1,6 +1,7 @@
 """Executed bits: which kernel ONNX Runtime really runs for each layer of a deployable."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
@@ -46,7 +47,10 @@ def executed_kernels(model: Path | bytes, policy: Mapping[str, Entry], *, thread
     """Layer -> what this machine's ONNX Runtime executes for it, from the optimized graph."""
     nodes = read_nodes(optimized_graph(model, threads=threads))
     written = read_nodes(model)
-    return {layer: _executed(layer, entry, nodes, _trail(layer, written)) for layer, entry in policy.items()}
+    calls = Counter(_layer(node.name) for node in written)
+    return {
+        layer: _executed(layer, entry, nodes, _trail(layer, written), calls[layer]) for layer, entry in policy.items()
+    }
 
 
 def not_int8(kernels: Mapping[str, Executed]) -> dict[str, str]:
@@ -54,10 +58,11 @@ def not_int8(kernels: Mapping[str, Executed]) -> dict[str, str]:
     return {layer: kernel.reason for layer, kernel in kernels.items() if kernel.reason}
 
 
-def _executed(layer: str, entry: Entry, nodes: Sequence[Node], trail: AbstractSet[str]) -> Executed:
+def _executed(layer: str, entry: Entry, nodes: Sequence[Node], trail: AbstractSet[str], calls: int) -> Executed:
     own = [node for node in nodes if _belongs(node, layer, trail)]
-    if not own:
-        return Executed(entry, "float", "missing", 0, "no kernel of this layer in the optimized graph")
+    if len(own) < (1 if "float" in entry else max(calls, 1)):
+        which = "of this layer" if not own else f"for {calls - len(own)} of {calls} calls of this layer"
+        return Executed(entry, "float", "missing", len(own), f"no kernel {which} in the optimized graph")
     slow = [node for node in own if node.op_type not in INT8_KERNELS]
     node = slow[0] if slow else own[0]
     reason = _reason(node, nodes) if slow and "float" not in entry else ""

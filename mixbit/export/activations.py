@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from mixbit.export.build import Builder
+from mixbit.export.build import SHARED, Builder
 from mixbit.export.marker import FakeQuant
 
 UNBOUNDED = (-np.inf, np.inf)
@@ -60,11 +60,11 @@ def _stretch(
     """(codes, scale, zero point) after, from those before."""
     # Times one, from one scale to a finer: runtimes fuse this to a single vectorized byte product (a BitShift of bytes
     # is five times slower).
-    unit = build.constant("unit", np.array(1, np.uint8))
-    if "one.dq" not in build.named:
-        build.node("DequantizeLinear", [unit, build.constant("unit.scale", np.array(1, np.float32))], "one.dq")
+    one, unit = f"{SHARED}one.dq", build.shared("one", np.array(1, np.uint8))
+    if one not in build.named:
+        build.node("DequantizeLinear", [unit, build.shared("one.scale", np.array(1, np.float32))], one)
     wide = build.node("DequantizeLinear", list(read), f"{name}.wide")
-    product = build.node("Mul", [wide, build.named["one.dq"]], f"{name}.product")
+    product = build.node("Mul", [wide, build.named[one]], f"{name}.product")
     scale = build.constant(f"{name}.scale/{factor}", quantizer.scale / np.float32(factor))
     zero = _byte(build, 255 - factor * quantizer.quant_max)
     return build.node("QuantizeLinear", [product, scale, zero], f"{name}.codes"), scale, zero
@@ -77,4 +77,4 @@ def _code_bounds(quantizer: FakeQuant, bounds: tuple[float, float]) -> tuple[int
 
 
 def _byte(build: Builder, value: int) -> ir.Value:
-    return build.constant(f"byte{value}", np.array(value, np.uint8))
+    return build.shared(f"byte{value}", np.array(value, np.uint8))

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 Array = npt.NDArray[Any]
 
+SHARED = "#"
 INT4, INT2 = np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)
 
 
@@ -25,13 +26,20 @@ class Builder:
         self.named: dict[str, ir.Value] = {str(value.name): value for value in self.inputs}
 
     def constant(self, name: str, array: Array) -> ir.Value:
-        """An initializer; the same name is written once."""
+        """An initializer; the same name is written once, with one content."""
         if name in self.initializers:
+            held = self.initializers[name].const_value
+            assert held is not None
+            assert np.array_equal(held.numpy(), array), name
             return self.initializers[name]
         tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.initializers[name] = value
         return value
+
+    def shared(self, name: str, array: Array) -> ir.Value:
+        """An initializer of nobody's own: no layer can be called what it is called."""
+        return self.constant(f"{SHARED}{name}", array)
 
     def node(
         self,

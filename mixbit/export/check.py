@@ -2,7 +2,7 @@
 
 Rounding ties flip codes even between two runs of PyTorch with other kernels, so outputs are not compared by a
 tolerance. `ref` is fed PyTorch's codes layer by layer and must give equal codes, except where PyTorch's value stands
-within `TIE` of a rounding tie; the deployed file is compared end to end, by flip rate and top-1 agreement.
+within `TIE` of a rounding tie. Whole files are compared in `end_to_end.py`.
 """
 
 from dataclasses import dataclass
@@ -41,26 +41,29 @@ class TensorCheck:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """How a dialect stores codes in bytes: byte = factor * (code - quant_min) + offset."""
 
     factor: int
     offset: int
 
     @classmethod
-    def of(cls, model: ir.Model, quantizer: FakeQuant, tensor: str) -> "_Stored":
+    def of(cls, model: ir.Model, quantizer: FakeQuant, tensor: str) -> "Stored":
+        """How a lowered model stores one tensor."""
         reader = next(node for node in model.graph if node.op_type == "DequantizeLinear" and _reads(node, tensor))
         scale, zero_point = constant(reader.inputs[1]).astype(np.float32), constant(reader.inputs[2])
         factor = int(np.rint(quantizer.scale / scale))
         return cls(factor, int(zero_point) + factor * quantizer.quant_min)
 
     def encode(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Codes - quant_min -> bytes, any shape."""
         stored: npt.NDArray[np.uint8] = (np.arange(256) * self.factor + self.offset).astype(np.uint8)[codes]
         return stored
 
     def decode(self, stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+        """Bytes -> codes - quant_min, any shape; -1 where a byte stands between two codes."""
         codes, rest = np.divmod(np.arange(256) - self.offset, self.factor)
-        found: npt.NDArray[np.int16] = np.where(rest == 0, codes, -1).astype(np.int16)[stored]  # -1: between two codes
+        found: npt.NDArray[np.int16] = np.where(rest == 0, codes, -1).astype(np.int16)[stored]
         return found
 
 
@@ -127,7 +130,7 @@ def check_layers(
         (quantizer -> what was found, largest difference of the output computed from PyTorch's last codes).
     """
     session = open_session(to_bytes(forced), threads=threads, optimize=optimize)
-    stored = {q.label: _Stored.of(forced, q, f"{q.label}.forced") for q in quantizers}
+    stored = {q.label: Stored.of(forced, q, f"{q.label}.forced") for q in quantizers}
     feeds = {f"{label}.forced": stored[label].encode(codes) for label, codes in recorded.codes.items()}
     feeds["input"] = x.numpy()
     output, *found = session.run(["output", *(f"{q.label}.codes" for q in quantizers)], feeds)
@@ -138,38 +141,9 @@ def check_layers(
     return checks, float(np.abs(output - recorded.output).max(initial=0.0))
 
 
-def count_flips(
-    packed: ir.Model, quantizers: list[FakeQuant], recorded: Recorded, x: Tensor, *, threads: int
-) -> dict[str, TensorCheck]:
-    """The deployed network, end to end with its int8 kernels, against PyTorch; `off_tie` is not judged here (0)."""
-    if not quantizers:  # a float network
-        return {}
-    labels = [quantizer.label for quantizer in quantizers]
-    session = open_session(_with_outputs(to_bytes(packed), labels), threads=threads)
-    found = session.run([f"{label}.codes" for label in labels], {"input": x.numpy()})
-    codes = {
-        q.label: _Stored.of(packed, q, f"{q.label}.codes").decode(c) for q, c in zip(quantizers, found, strict=True)
-    }
-    return {
-        label: TensorCheck(codes[label].size, int((codes[label] != recorded.codes[label]).sum()), 0) for label in labels
-    }
-
-
 def flip_rate(checks: dict[str, TensorCheck]) -> float:
     """Unequal codes over all codes; 0 without quantizers."""
     return sum(check.flips for check in checks.values()) / max(1, sum(check.codes for check in checks.values()))
-
-
-class DeployedModel(nn.Module):
-    """An ONNX file as a callable module: tensor [N, C, H, W] -> output tensor."""
-
-    def __init__(self, model: bytes, *, threads: int) -> None:
-        super().__init__()
-        self._session = open_session(model, threads=threads)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run one batch on the CPU."""
-        return torch.from_numpy(self._session.run(["output"], {"input": x.numpy()})[0])
 
 
 def _stored(ratio: Array, quantizer: FakeQuant) -> npt.NDArray[np.uint8]:
@@ -190,14 +164,3 @@ def _compare(found: Array, expected: Array, ratio: Array) -> TensorCheck:
 
 def _reads(node: ir.Node, tensor: str) -> bool:
     return node.inputs[0] is not None and node.inputs[0].name == tensor
-
-
-def _with_outputs(packed: bytes, labels: list[str]) -> bytes:
-    import onnx
-
-    model = onnx.load_from_string(packed)
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(f"{label}.codes", onnx.TensorProto.UINT8, None) for label in labels
-    )
-    content: bytes = model.SerializeToString()
-    return content

@@ -37,6 +37,8 @@ def emit_codes(build: Builder, layer: str, codes: Codes, num_bits: int, shift: i
 
     Every node reads constants only, so the runtime folds the chain when it loads the file.
     """
+    if f"{layer}.codes" in build.named:  # a layer's second call
+        return build.named[f"{layer}.codes"]
     name, _ = container(num_bits, codes.size)
     if name == "planes":
         return _emit_planes(build, layer, codes, num_bits, shift)
@@ -46,7 +48,7 @@ def emit_codes(build: Builder, layer: str, codes: Codes, num_bits: int, shift: i
     if shift == 0:
         return build.node("Cast", [stored], f"{layer}.codes", {"to": ir.DataType.INT8.value})
     wide = build.node("Cast", [stored], f"{layer}.w/0", {"to": ir.DataType.INT32.value})
-    shifted = build.node("Mul", [wide, build.constant(f"shift{shift}", _int32(1 << shift))], f"{layer}.w/1")
+    shifted = build.node("Mul", [wide, build.shared(f"shift{shift}", _int32(1 << shift))], f"{layer}.w/1")
     return build.node("Cast", [shifted], f"{layer}.codes", {"to": ir.DataType.INT8.value})
 
 
@@ -55,17 +57,17 @@ def _emit_planes(build: Builder, layer: str, codes: Codes, num_bits: int, shift:
         return build.node(op, inputs, f"{layer}.w/{index}", attributes)
 
     stored = build.constant(f"{layer}.weight", pack_planes(codes, num_bits))
-    bits = step("BitShift", [stored, build.constant("bit", np.arange(8, dtype=np.uint8))], 0, direction="RIGHT")
-    bits = step("BitwiseAnd", [bits, build.constant("one", np.array(1, np.uint8))], 1)
+    bits = step("BitShift", [stored, build.shared("bit", np.arange(8, dtype=np.uint8))], 0, direction="RIGHT")
+    bits = step("BitwiseAnd", [bits, build.shared("one", np.array(1, np.uint8))], 1)
     bits = step("Cast", [bits], 2, to=ir.DataType.INT32.value)
-    places = build.constant(f"places{num_bits}_{shift}", place_values(num_bits, shift))
+    places = build.shared(f"places{num_bits}_{shift}", place_values(num_bits, shift))
     value = step("Mul", [bits, places], 3)
-    value = step("ReduceSum", [value, build.constant("axis0", _int64(0))], 4, keepdims=0)
+    value = step("ReduceSum", [value, build.shared("axis0", _int64(0))], 4, keepdims=0)
     if codes.size % 8:
-        value = step("Reshape", [value, build.constant("flat", _int64(-1))], 5)
-        ends = [build.constant("axis0", _int64(0)), build.constant(f"{layer}.count", _int64(codes.size))]
+        value = step("Reshape", [value, build.shared("flat", _int64(-1))], 5)
+        ends = [build.shared("axis0", _int64(0)), build.constant(f"{layer}.count", _int64(codes.size))]
         value = step("Slice", [value, *ends], 6)
-    shape = build.constant("shape" + "x".join(map(str, codes.shape)), np.array(codes.shape, np.int64))
+    shape = build.shared("shape" + "x".join(map(str, codes.shape)), np.array(codes.shape, np.int64))
     value = step("Reshape", [value, shape], 7)
     return build.node("Cast", [value], f"{layer}.codes", {"to": ir.DataType.INT8.value})
 

@@ -51,12 +51,11 @@ def batchnorm_after(layer: ir.Node) -> ir.Node | None:
     return readers[0] if all(value is not None and value.is_initializer() for value in readers[0].inputs[1:]) else None
 
 
-def affine(layer: ir.Node, batchnorm: ir.Node | None, channels: int) -> Affine | None:
+def affine(bias: Array | None, batchnorm: ir.Node | None, channels: int) -> Affine | None:
     """Bias and BatchNorm of a layer as one affine map; None when there is neither."""
-    bias_value = layer.inputs[2] if len(layer.inputs) > 2 else None
-    if bias_value is None and batchnorm is None:
+    if bias is None and batchnorm is None:
         return None
-    bias = np.zeros(channels) if bias_value is None else constant(bias_value).astype(np.float64)
+    bias = np.zeros(channels) if bias is None else bias.astype(np.float64)
     if batchnorm is None:
         return Affine(np.ones(channels), bias)
     gamma, beta, mean, variance = (constant(value).astype(np.float64) for value in batchnorm.inputs[1:5])

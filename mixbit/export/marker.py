@@ -156,13 +156,20 @@ def _tidy_(model: ir.Model) -> None:
     # No deduplication of initializers: equal values of two layers must keep two names.
     passes.InlinePass()(model)
     for _ in range(2):
-        optimizer.fold_constants(model)
+        optimizer.fold_constants(model, should_fold=_may_fold)
         rewriter.rewrite(model, _RULES)
         passes.RemoveUnusedNodesPass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     passes.CommonSubexpressionEliminationPass()(model)
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    # Turned over, a weight would lose its layer's name.
+    source = node.inputs[0] if node.inputs else None
+    weight = source is not None and source.is_initializer() and str(source.name).endswith(".weight")
+    return False if weight and node.op_type == "Transpose" else None
 
 
 def _name_layers_(graph: ir.Graph) -> None:

@@ -7,7 +7,6 @@ half a bias at 2 bits.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -16,28 +15,13 @@ from mixbit.export.activations import UNBOUNDED, emit_activation
 from mixbit.export.build import INT2, Builder
 from mixbit.export.codes import broadcast, stretch_factor, weight_codes, weight_shift
 from mixbit.export.containers import emit_codes
-from mixbit.export.fold import Affine, Integers, affine, batchnorm_after, integers
-from mixbit.export.marker import FakeQuant, constant, is_marker, layer_of, read_marker, weight_root
+from mixbit.export.fold import Integers, integers
+from mixbit.export.layers import Layer, find_layers
+from mixbit.export.marker import FakeQuant, constant, is_marker, read_marker
 from mixbit.export.ref import emit_weight, is_weight
 
 OPSET, IR_VERSION = 21, 10
 INT2_OPSET, INT2_IR_VERSION = 25, 13
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A Conv or Gemm that is lowered as a whole, with the BatchNorm it swallows."""
-
-    node: ir.Node
-    name: str
-    weight: ir.Value
-    quantizer: FakeQuant | None
-    batchnorm: ir.Node | None
-
-    @property
-    def map(self) -> Affine | None:
-        """Bias and BatchNorm per output channel."""
-        return affine(self.node, self.batchnorm, constant(self.weight).shape[0])
 
 
 def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
@@ -49,18 +33,19 @@ def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
     """
     graph = marked.graph
     build = Builder(graph.inputs)
-    layers = {id(node): layer for node in graph if (layer := _layer(node)) is not None}
-    folded = {id(layer.batchnorm) for layer in layers.values() if layer.batchnorm is not None}
+    layers = {id(layer.node): layer for layer in find_layers(graph)}
+    absorbed = {id(node): layer for layer in layers.values() for node in layer.absorbed}
     bounds: dict[ir.Value, tuple[float, float]] = {}
     stretches: dict[ir.Value, int] = {}
     for node in graph:
         if id(node) in layers:
             build.values[node.outputs[0]] = _emit_layer(build, layers[id(node)], stretches)
-        elif id(node) in folded:
-            build.values[node.outputs[0]] = build.values[_source(node)]
+        elif id(node) in absorbed:
+            build.values[node.outputs[0]] = build.values[absorbed[id(node)].node.outputs[0]]
+        elif _is_weight(node) and _only_layers_read(node, layers):
+            continue
         elif is_marker(node) and is_weight(node):
-            if any(id(reader) not in layers for reader in node.outputs[0].consumers()):
-                build.values[node.outputs[0]] = emit_weight(build, node)
+            build.values[node.outputs[0]] = emit_weight(build, node)
         elif is_marker(node):
             stretches[node.outputs[0]] = _stretch(node, layers)
             limits = bounds.get(_source(node), UNBOUNDED)
@@ -75,32 +60,22 @@ def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
     return build.model(graph.outputs, opset=opset, ir_version=ir_version)
 
 
-def _layer(node: ir.Node) -> Layer | None:
-    name, weight = layer_of(node), weight_root(node)
-    if name is None or weight is None or not _is_plain(node):
-        return None
-    marker = node.inputs[1].producer() if node.inputs[1] is not None else None
-    quantizer = read_marker(marker) if marker is not None else None
-    return Layer(node, name, weight, quantizer, batchnorm_after(node))
-
-
-def _is_plain(node: ir.Node) -> bool:
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and not bias.is_initializer():
-        return False
-    if node.op_type == "Conv":
-        return True
-    expected = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
-    return node.op_type == "Gemm" and all(
-        node.attributes[key].value == value if key in node.attributes else key in {"alpha", "beta", "transA"}
-        for key, value in expected.items()
-    )
-
-
 def _source(node: ir.Node) -> ir.Value:
     source = node.inputs[0]
     assert source is not None
     return source
+
+
+def _is_weight(node: ir.Node) -> bool:
+    maker = _source(node).producer() if node.op_type == "Transpose" else node
+    return maker is not None and is_marker(maker) and is_weight(maker)
+
+
+def _only_layers_read(node: ir.Node, layers: Mapping[int, Layer]) -> bool:
+    return all(
+        id(reader) in layers or (_is_weight(reader) and _only_layers_read(reader, layers))
+        for reader in node.outputs[0].consumers()
+    )
 
 
 def _stretch(node: ir.Node, layers: Mapping[int, Layer]) -> int:
@@ -126,13 +101,26 @@ def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int])
         weight, bias = _float_constants(build, layer)
     else:
         weight, bias = _integer_constants(build, layer, layer.quantizer, stretches)
-    inputs = [x, weight] if bias is None else [x, weight, bias]
+    inputs = [weight] if bias is None else [weight, bias]
     name, output = str(layer.node.name), str(layer.node.outputs[0].name)
-    return build.node(layer.node.op_type, inputs, output, layer.node.attributes, node_name=name)
+    if layer.node.op_type != "MatMul":
+        return build.node(layer.op_type, [x, *inputs], output, layer.node.attributes, node_name=name)
+    # As rows of a Gemm: the runtime has an int8 kernel with a bias for that, and moves the reshapes to the bytes.
+    gemm = {"transB": 1}
+    if layer.rows is None:
+        return build.node("Gemm", [x, *inputs], output, gemm, node_name=name)
+    flat = build.node("Reshape", [x, _shape(build, (-1, constant(layer.weight).shape[1]))], f"{name}.in")
+    product = build.node("Gemm", [flat, *inputs], f"{name}.rows", gemm, node_name=name)
+    return build.node("Reshape", [product, _shape(build, layer.rows)], output)
+
+
+def _shape(build: Builder, shape: tuple[int, ...]) -> ir.Value:
+    return build.shared("x".join(map(str, shape)), np.array(shape, np.int64))
 
 
 def _float_constants(build: Builder, layer: Layer) -> tuple[ir.Value, ir.Value | None]:
-    name, weight, map_ = str(layer.node.name), constant(layer.weight), layer.map
+    weight, map_ = constant(layer.weight), layer.map
+    name = layer.name if layer.unfolded else str(layer.node.name)
     if map_ is None:
         return build.constant(f"{name}.weight", weight), None
     weight = (weight * broadcast(map_.multiplier, weight.ndim)).astype(np.float32)
@@ -148,7 +136,9 @@ def _integer_constants(
     scale = quantizer.scale / np.float32(1 << shift)
     activation_scale = _scale_in_kernel(maker, stretches) if maker is not None and is_marker(maker) else None
     fixed = integers(codes, scale, activation_scale or np.float32(1), map_)
-    weight = _emit_weight(build, layer, fixed, emit_codes(build, name, fixed.codes, quantizer.num_bits, shift))
+    # All calls of a layer share its codes, unless folding changed them.
+    owner = layer.name if fixed.codes is codes else name if name != layer.name else f"{name}:1"
+    weight = _emit_weight(build, layer, fixed, emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift))
     if fixed.bias is None or map_ is None:
         return weight, None
     if activation_scale is None:
@@ -164,8 +154,8 @@ def _scale_in_kernel(activation: ir.Node, stretches: Mapping[ir.Value, int]) -> 
 def _emit_weight(build: Builder, layer: Layer, fixed: Integers, codes: ir.Value) -> ir.Value:
     name, channels = str(layer.node.name), len(fixed.scale)
     inputs = [codes, build.constant(f"{name}.scale", fixed.scale)]
-    if layer.node.op_type == "Gemm":  # without a zero point ONNX Runtime does not see a quantized Gemm
-        inputs.append(build.constant(f"zeros{channels}", np.zeros(channels, np.int8)))
+    if layer.op_type == "Gemm":  # without a zero point ONNX Runtime does not see a quantized Gemm
+        inputs.append(build.shared(f"zeros{channels}", np.zeros(channels, np.int8)))
     return build.node("DequantizeLinear", inputs, f"{name}.dq", {"axis": 0})
 
 

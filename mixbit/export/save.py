@@ -39,5 +39,8 @@ def to_bytes(model: ir.Model, metadata: Mapping[str, str] | None = None) -> byte
     """Serialize; metadata in the order of their keys."""
     model.metadata_props.clear()
     model.metadata_props.update(sorted((metadata or {}).items()))
-    content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+    proto = ir.to_proto(model)
+    # Types and shapes of initializers, which carry them themselves.
+    del proto.graph.value_info[:]
+    content: bytes = proto.SerializeToString(deterministic=True)
     return content

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import fx, nn
 
 from mixbit.errors import MisuseError
-from mixbit.models.nodes import is_batchnorm, is_layer, is_relu, layer_calls, module_of
+from mixbit.models.nodes import is_addition, is_batchnorm, is_layer, is_relu, layer_calls, module_of
 from mixbit.policy import NumBits, Policy
 
 OUTPUT_BITS = 8
@@ -63,16 +63,15 @@ def place(graph: fx.GraphModule, policy: Policy) -> list[Spot]:
 
     Each tensor that quantized layers read has one quantizer at the policy's bits. The output of a layer, with the
     BatchNorm and ReLU that its kernel absorbs, also gets one of 8 bit unless a policy quantizer is all that reads it,
-    because a kernel without a quantized output runs in float. Where the policy says 8 bit too, one quantizer plays
-    both parts. The layer that makes the network output, and float layers, have no output quantizer.
+    because a kernel without a quantized output runs in float; so does a sum of such outputs. Where the policy says 8
+    bit too, one quantizer plays both parts. What makes the network output, and float layers, have no output quantizer.
     """
     tensors = read_bits(graph, policy)
-    tails = dict.fromkeys(
-        tail
-        for name, _, node in layer_calls(graph)
-        if "float" not in policy[name] and not _closes_network(graph, tail := _tail(graph, node))
-    )
-    outputs = [t for t in tails if tensors.get(t, "float") == "float" or not _only_layers_read(graph, t)]
+    outputs = [
+        t
+        for t in _kernel_outputs(graph, policy)
+        if tensors.get(t, "float") == "float" or not _only_layers_read(graph, t)
+    ]
     both = {tensor for tensor in outputs if tensors.get(tensor) == OUTPUT_BITS}
     spots = [Spot(t, OUTPUT_BITS, OUTPUTS, tuple(t.users)) for t in outputs if t not in both]
     for tensor, num_bits in tensors.items():
@@ -80,6 +79,18 @@ def place(graph: fx.GraphModule, policy: Policy) -> list[Spot]:
             readers = tuple(u for u in tensor.users if tensor in both or is_layer(module_of(graph, u)))
             spots.append(Spot(tensor, num_bits, ACTIVATIONS, readers))
     return spots
+
+
+def _kernel_outputs(graph: fx.GraphModule, policy: Policy) -> list[fx.Node]:
+    """What int8 kernels write, in execution order: ends of quantized layers, and of sums of two of these."""
+    ends: dict[fx.Node, None] = {}
+    for node in graph.graph.nodes:
+        layer = is_layer(module_of(graph, node)) and "float" not in policy[str(node.target)]
+        if layer or (is_addition(node) and all(term in ends for term in node.all_input_nodes)):
+            end = _tail(graph, node)
+            if not _closes_network(graph, end):
+                ends[end] = None
+    return list(ends)
 
 
 def insert_(graph: fx.GraphModule, spots: list[Spot], quantizers: list[nn.Module]) -> None:
@@ -100,9 +111,11 @@ def insert_(graph: fx.GraphModule, spots: list[Spot], quantizers: list[nn.Module
     graph.eval()
 
 
-def _tail(graph: fx.GraphModule, layer: fx.Node) -> fx.Node:
-    tail = layer
-    for absorbed in (lambda node: is_batchnorm(module_of(graph, node)), lambda node: is_relu(graph, node)):
+def _tail(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    tail, module = node, module_of(graph, node)
+    # Of a Linear over sequences, BatchNorm does not normalize the output channels.
+    scales = isinstance(module, nn.Conv2d) or (is_layer(module) and len(node.meta["shape"]) == 2)
+    for absorbed in (lambda user: scales and is_batchnorm(module_of(graph, user)), lambda user: is_relu(graph, user)):
         user = next(iter(tail.users), None)
         if len(tail.users) == 1 and user is not None and absorbed(user):
             tail = user

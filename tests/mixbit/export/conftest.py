@@ -58,19 +58,27 @@ def make_case(widths: list, shape: tuple = SHAPE, network: nn.Module | None = No
     torch.set_num_threads(1)
     network = (network or Small()).eval()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.normal_(module.weight, 0.3, 0.7)
             nn.init.normal_(module.bias, 0.3, 0.3)
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.3, 2)
     x = torch.randn(64, *shape)
     layers = describe_layers(network, shape)
-    names = [layer["name"] for layer in layers["layers"]]
-    policy = dict(zip(names, widths * len(names), strict=False))
+    policy = make_policy(layers, widths)
     model = build_quantized(network, layers, policy, x[:32])
     marked = marker_graph(model, shape)
     recorded = record(model, activation_quantizers(marked), x)
     return Case(model, policy, layers, marked, to_bytes(lower_packed(marked)), x, recorded)
+
+
+def make_policy(layers: dict, widths: list) -> dict:
+    """Widths in turn; layers that read one tensor take the activation bits of the first."""
+    names = [layer["name"] for layer in layers["layers"]]
+    policy = dict(zip(names, widths * len(names), strict=False))
+    for first, *others in layers["shared_activations"]:
+        policy |= {name: (policy[name][0], policy[first][1]) for name in others}
+    return policy
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import torch
 
 from mixbit.devices.kernels import executed_kernels, not_int8
 from mixbit.devices.onnx_file import read_metadata, read_nodes
-from mixbit.export.check import DeployedModel, activation_quantizers, check_layers, count_flips, flip_rate
+from mixbit.export.check import activation_quantizers, check_layers, flip_rate
+from mixbit.export.end_to_end import DeployedModel, compare
 from mixbit.export.packed import lower_packed
 from mixbit.export.ref import lower_ref
 from mixbit.export.save import describe, to_bytes
@@ -27,9 +28,9 @@ def _check(case, lower, *, optimize):
     return check_layers(forced, activation_quantizers(case.marked), case.recorded, case.x, threads=1, optimize=optimize)
 
 
-def _end_to_end(case):
+def _end_to_end(case, lower, *, optimize=True):
     quantizers = activation_quantizers(case.marked)
-    return count_flips(lower_packed(case.marked), quantizers, case.recorded, case.x, threads=1)
+    return compare(lower(case.marked), quantizers, case.recorded, case.x, threads=1, optimize=optimize)
 
 
 def test_ref_fed_with_pytorch_codes_gives_equal_codes_except_at_ties(mixed):
@@ -51,7 +52,7 @@ def test_int8_kernels_fed_with_pytorch_codes_flip_few_codes(mixed):
 def test_deployed_file_chooses_the_same_class_end_to_end(mixed):
     output = DeployedModel(mixed.packed, threads=1)(mixed.x).numpy()
     assert (output.argmax(1) == mixed.recorded.output.argmax(1)).mean() >= 0.98
-    assert flip_rate(_end_to_end(mixed)) < 0.05
+    assert flip_rate(_end_to_end(mixed, lower_packed).tensors) < 0.05
 
 
 def test_every_layer_of_2_to_8_bits_runs_int8(mixed):

@@ -6,7 +6,7 @@ from mixbit.errors import MisuseError
 from mixbit.models.graph import trace
 from mixbit.models.nodes import layer_calls
 from mixbit.models.placement import place
-from mixbit.models.resnet import resnet8
+from mixbit.models.resnet import resnet8, resnet20
 from tests.mixbit.models.networks import Attention, Body, Residual
 
 
@@ -16,7 +16,7 @@ def spots(model, entry, shape=(1, 8, 8), **others):
     return {spot.path: spot.num_bits for spot in place(graph, policy)}
 
 
-def test_a_residual_block_at_4_bit_has_an_8_bit_output_at_each_operand_of_its_sum():
+def test_a_residual_block_at_4_bit_has_an_8_bit_output_at_each_operand_of_its_sum_and_at_the_sum():
     found = spots(Residual(), (4, 4))
     assert found == {
         "activation_quantizers.x": 4,
@@ -25,12 +25,30 @@ def test_a_residual_block_at_4_bit_has_an_8_bit_output_at_each_operand_of_its_su
         "activation_quantizers.mean": 4,
         "output_quantizers.bn2": 8,
         "output_quantizers.shortcut_bn": 8,
+        "output_quantizers.relu_2": 8,
     }
 
 
 def test_a_tensor_read_by_a_layer_and_a_sum_passes_an_8_bit_output_quantizer_first():
     assert spots(resnet8(4, 1), (4, 4))["output_quantizers.relu"] == 8
     assert spots(resnet8(4, 1), (4, 4))["activation_quantizers.relu"] == 4
+
+
+def test_the_end_of_a_block_that_the_next_block_adds_to_is_8_bit():
+    found = spots(resnet20(4, 1), (4, 4))
+    between = [path for path in found if path.startswith("output_quantizers.stages_0_relu")]
+    assert len(between) == 1
+    assert found[between[0].replace("output", "activation")] == 4
+
+
+def test_a_sum_with_a_float_term_stays_float():
+    found = spots(Residual(), (4, 4), shortcut=("float", 4))
+    assert not any(path.startswith("output_quantizers.relu_2") for path in found)
+
+
+def test_batchnorm_over_the_tokens_of_a_linear_is_no_part_of_it():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(2), nn.Linear(36, 8), nn.BatchNorm1d(4), nn.Linear(8, 2))
+    assert spots(model, (4, 4))["output_quantizers._2"] == 8
 
 
 def test_at_8_bit_one_quantizer_serves_the_layer_and_the_sum():

@@ -217,4 +217,4 @@ def test_while_exporting_every_quantizer_leaves_a_marker(residual, monkeypatch):
         ("mixbit::FakeQuant", 3, 1, -1, "activation_quantizers.x"),
         ("mixbit::FakeQuant", 4, 1, 0, "stem.weight_quantizer"),
     ]
-    assert len(left) == 5 + 4 + 2
+    assert len(left) == 5 + 4 + 3
