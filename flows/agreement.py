@@ -9,7 +9,7 @@ from flows.parameters import Parameters
 from mixbit import costs
 from mixbit.config import in_order
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import COSTS
+from mixbit.experiment import COSTS, Target
 from mixbit.marked_yaml import Location
 from mixbit.policy import Entry
 from policies.bound import least_costs
@@ -46,9 +46,11 @@ def _misfits(declared: Declared, p: Parameters, layers: costs.Layers) -> Iterato
         asked = (layers, e.indicators.num_bits, e.fixed_layers, e.layers)
         told.append(_told(declared, ("layers",), costs.candidates, *asked))
         ties = Ties(both=e.groups, activation=layers["shared_activations"])
-        told += [] if told[-1] else [_told(declared, ("groups",), _least, costs.candidates(*asked), layers, ties)]
+        told += (
+            [] if told[-1] else [_told(declared, ("groups",), least_of_each, costs.candidates(*asked), layers, ties)]
+        )
         if not any(told):
-            yield from _unaffordable(declared, layers, _least(costs.candidates(*asked), layers, ties))
+            yield from _unaffordable(declared, layers, least_of_each(costs.candidates(*asked), layers, ties))
     yield from (fault for faults in told for fault in faults)
 
 
@@ -76,6 +78,8 @@ def _unaffordable(declared: Declared, layers: costs.Layers, least: Mapping[str, 
     """Budgets below the least that any policy costs; what several limits allow together, only the solver can tell."""
     e = declared.experiment
     for name, budget in e.budgets.items():
+        if isinstance(budget, Target):
+            continue
         requested = {str(cost): value for cost, value in budget.items()}
         for cost, limit in costs.resolve_limits(requested, layers, e.fixed_layers, e.layers).items():
             if limit < least[cost]:
@@ -85,7 +89,7 @@ def _unaffordable(declared: Declared, layers: costs.Layers, least: Mapping[str, 
                 yield declared.marks.fault(at, "no policy fits", expected=expected, got=got, hint=hint)
 
 
-def _least(entries: Entries, layers: costs.Layers, ties: Ties) -> dict[str, int]:
+def least_of_each(entries: Entries, layers: costs.Layers, ties: Ties) -> dict[str, int]:
     """The least of each cost alone, over all policies."""
     table: dict[str, dict[Entry, Candidate]] = {
         layer["name"]: {

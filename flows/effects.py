@@ -53,6 +53,11 @@ def over_budget(session: Session, results: Results) -> list[MixbitError]:
     return faults
 
 
+def not_reached(results: Results) -> list[MixbitError]:
+    """Budgets for which no policy was good enough."""
+    return [walk.fault(budget) for budget, walk in results.walks.items() if walk.end is None]
+
+
 def experiment_run(session: Session, results: Results) -> dict[str, str]:
     """Log each budget's figures in one MLflow run; budget -> run id."""
     name, shared = session.declared.experiment.name, _shared(results)
@@ -100,6 +105,7 @@ def content(
             "seed": str(e.seed),
             "threads": str(e.threads),
             "devices": ", ".join(e.devices),
+            **{f"{budget}: tried": walk.words() for budget, walk in results.walks.items()},
         },
     )
 

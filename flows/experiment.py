@@ -37,15 +37,17 @@ def experiment(file: str) -> None:
         session = _open(Path(file), store)
         with session.screen:
             results = pipeline(session.declared, session)
-            faults = effects.over_budget(session, results)
+            unreached, faults = effects.not_reached(results), effects.over_budget(session, results)
+            if not results.budgets:
+                raise RunError(unreached)
             versions = effects.registration(session, results, {fault.where for fault in faults})
             logged = effects.experiment_run(session, results)
             told = effects.content(session, results, versions, logged)
             report = effects.report(session, told, logged)
     session.screen.summary(policy_rows(told), told.metric)
     session.screen.say(f"report: {report}")
-    if faults:
-        raise RunError(faults)
+    if faults or unreached:
+        raise RunError([*unreached, *faults])
 
 
 def _open(path: Path, store: Store) -> Session:

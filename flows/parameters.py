@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.declaration import Declared
 from flows.sources import dataset_source
-from mixbit.experiment import Proxy
+from mixbit.experiment import Proxy, Smallest, Target
 from mixbit.policy import MAX_BITS, MIN_BITS
 from tasks import (
     baseline,
@@ -23,16 +23,17 @@ from tasks.finetuned_model import Params as FinetuneParams
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by stage; `policies` by budget, `baselines` by budget and file name, `profiles` by device."""
+    """Parameters by stage; `policies` and `smallest` by budget, `profiles` by device; `search` gets a budget."""
 
     dataset: dataset.Params
     layers: layers.Params
     proxy: proxy.Params
     float_model: float_model.Params
     indicators: indicators.Params | None
+    search: policy.Params
     policies: dict[str, policy.Params]
+    smallest: dict[str, Smallest]
     references: dict[str, baseline.Params]
-    baselines: dict[str, dict[str, baseline.Params]]
     finetuned_model: FinetuneParams
     untuned: FinetuneParams
     deployable: deployable.Params
@@ -46,16 +47,17 @@ def parameters(declared: Declared) -> Parameters:
     model = {"factory": e.model.factory, "arguments": e.model.arguments}
     judged = {**model, "task": e.task, "threads": e.threads}
     seeded = {**judged, "seed": e.seed}
-    tuned, policies = e.finetune, _policies(declared)
+    tuned, search = e.finetune, _search(declared)
     return Parameters(
         dataset=dataset.Params(**dataset_source(declared).dataset_params()),
         layers=layers.Params(**model),
         proxy=proxy.Params(**(e.proxy.model_dump() if isinstance(e.proxy, Proxy) else {"name": e.proxy})),
         float_model=float_model.Params(**seeded, train=e.model.train),
         indicators=_indicators(declared, seeded),
-        policies=policies,
+        search=search,
+        policies=_policies(declared, search),
+        smallest={name: budget.smallest for name, budget in e.budgets.items() if isinstance(budget, Target)},
         references=_references(),
-        baselines={name: _baselines(declared, search) for name, search in policies.items()},
         finetuned_model=FinetuneParams(**seeded, finetune=tuned),
         untuned=FinetuneParams(**seeded, finetune="none"),
         deployable=deployable.Params(**judged),
@@ -77,22 +79,23 @@ def _indicators(declared: Declared, seeded: dict[str, Any]) -> indicators.Params
     return indicators.Params(**seeded, **method, fixed_layers=e.fixed_layers, excluded=excluded)
 
 
-def _policies(declared: Declared) -> dict[str, policy.Params]:
-    """One search per budget; a given policy is called as its file."""
+def _search(declared: Declared) -> policy.Params:
+    """What all searches share; all there is for a given policy."""
+    e = declared.experiment
+    rules = policy.Params(fixed_layers=e.fixed_layers, groups=e.groups, layers=e.layers)
+    if e.policy is not None or e.indicators is None:
+        return rules
+    asked = {"num_bits": e.indicators.num_bits, "time_limit_s": e.allocation.time_limit_s}
+    return rules.model_copy(update={"alpha": e.allocation.alpha, **asked})
+
+
+def _policies(declared: Declared, search: policy.Params) -> dict[str, policy.Params]:
+    """One search per budget of limits; a given policy is called as its file."""
     e = declared.experiment
     if e.policy is not None:
-        given = policy.Params(fixed_layers=e.fixed_layers, groups=e.groups, layers=e.layers)
-        return {declared.files["policy"].stem: given}
-    assert e.indicators is not None
-    shared = policy.Params(
-        alpha=e.allocation.alpha,
-        num_bits=e.indicators.num_bits,
-        fixed_layers=e.fixed_layers,
-        groups=e.groups,
-        layers=e.layers,
-        time_limit_s=e.allocation.time_limit_s,
-    )
-    return {name: shared.model_copy(update={"budget": budget}) for name, budget in e.budgets.items()}
+        return {declared.files["policy"].stem: search}
+    limits = {name: budget for name, budget in e.budgets.items() if not isinstance(budget, Target)}
+    return {name: search.model_copy(update={"budget": budget}) for name, budget in limits.items()}
 
 
 def _references() -> dict[str, baseline.Params]:
@@ -103,8 +106,8 @@ def _references() -> dict[str, baseline.Params]:
     }
 
 
-def _baselines(declared: Declared, search: policy.Params) -> dict[str, baseline.Params]:
-    """Those that read no indicators are told the candidates only: nothing else of the search changes them."""
+def baselines(declared: Declared, search: policy.Params) -> dict[str, baseline.Params]:
+    """Baselines of one search. Those that read no indicators are told the candidates only: nothing else matters."""
     e = declared.experiment
     candidates = e.indicators.num_bits if e.indicators else tuple(range(MIN_BITS, MAX_BITS + 1))
     plain = policy.Params(num_bits=candidates, fixed_layers=e.fixed_layers, layers=e.layers)

@@ -1,11 +1,15 @@
 """The picture: which stage reads what. `run` and `plan` walk this same body, so they can't disagree."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flows.declaration import Declared
-from flows.parameters import Parameters, parameters
-from mixbit.experiment import Data, Proxy
+from flows.parameters import Parameters, baselines, parameters
+from flows.smallest import Try, Walk, drop, range_of, walk
+from mixbit.experiment import Data, Proxy, Smallest
+from tasks import policy as search_stage
+from tasks.baseline import Params as BaselineParams
 from tasks.baseline import reads_indicators
 
 
@@ -36,6 +40,14 @@ class Stage(Protocol):
         """The file at a key path of the experiment; None where it names none."""
         ...
 
+    def content(self, artifact: Any) -> Any:
+        """What a JSON artifact says; None before a run has made it."""
+        ...
+
+    def figures(self, outputs: Any) -> Mapping[str, float] | None:
+        """The figures of a cell; None before a run has made it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -49,7 +61,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Results:
-    """Every cell of one experiment; `baselines` by budget and name."""
+    """Every cell of one experiment; `baselines` by budget and name, `walks` by budget."""
 
     dataset: Outputs
     proxy: Outputs
@@ -59,6 +71,7 @@ class Results:
     references: dict[str, Variant]
     budgets: dict[str, Variant]
     baselines: dict[str, dict[str, Variant]]
+    walks: dict[str, Walk]
 
 
 def pipeline(declared: Declared, stage: Stage) -> Results:
@@ -77,25 +90,27 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
     harm = {"indicators": indicators["indicators.json"]} if indicators else {}
     supernet = {"supernet": indicators["supernet.safetensors"]} if indicators and p.warm_start else {}
 
-    cells = _Cells(stage, p, data, supernet)
-    given = {"layers": data["layers"], "file": stage.file("policy"), **harm}
+    cells = _Cells(stage, p, data, supernet, harm)
     # All budgets are solved first: one that no policy fits is known before anything is fine-tuned.
-    policies = {name: stage("policy", params, name, **given) for name, params in p.policies.items()}
+    policies = {name: cells.policy(name, params) for name, params in p.policies.items()}
     references = {name: cells.reference(name) for name in p.references}
-    budgets: dict[str, Variant] = {}
-    for name, policy in policies.items():
-        model = cells.finetuned_model(name, policy)
-        deployable = cells.deployable(name, policy, model)
-        profiles = {device: cells.profile(name, device, deployable, references) for device in p.profiles}
-        budgets[name] = Variant(policy, model, deployable, profiles)
-    baselines = {
+    budgets = {
+        name: cells.variant(name, policy, cells.finetuned_model(name, policy), references)
+        for name, policy in policies.items()
+    }
+    searches, walks = dict(p.policies), {name: cells.walk(name, one, float_model) for name, one in p.smallest.items()}
+    for name, tried in walks.items():
+        if (found := tried.end) is not None:
+            searches[name] = p.search.model_copy(update={"budget": {tried.wanted.cost: found.limit}})
+            budgets[name] = cells.variant(name, found.policy, found.finetuned_model, references)
+    compared = {
         name: {
-            method: cells.baseline(name, method, {**harm, "policy": variant.policy["policy.json"]})
-            for method in p.baselines[name]
+            method: cells.baseline(f"{name}-{method}", params, variant.policy)
+            for method, params in baselines(declared, searches[name]).items()
         }
         for name, variant in budgets.items()
     }
-    return Results(dataset, proxy, layers, float_model, indicators, references, budgets, baselines)
+    return Results(dataset, proxy, layers, float_model, indicators, references, budgets, compared, walks)
 
 
 @dataclass(frozen=True)
@@ -106,10 +121,22 @@ class _Cells:
     p: Parameters
     data: dict[str, Any]
     supernet: dict[str, Any]
+    harm: dict[str, Any]
+
+    def policy(self, tag: str, params: search_stage.Params) -> Outputs:
+        return self.stage(
+            "policy", params, tag, layers=self.data["layers"], file=self.stage.file("policy"), **self.harm
+        )
 
     def finetuned_model(self, tag: str, policy: Outputs) -> Outputs:
         given = {**self.data, **self.supernet, "policy": policy["policy.json"]}
         return self.stage("finetuned_model", self.p.finetuned_model, tag, **given)
+
+    def variant(self, tag: str, policy: Outputs, model: Outputs, references: dict[str, Variant]) -> Variant:
+        """A budget's policy, exported and on every device."""
+        deployable = self.deployable(tag, policy, model)
+        profiles = {device: self.profile(tag, device, deployable, references) for device in self.p.profiles}
+        return Variant(policy, model, deployable, profiles)
 
     def deployable(self, tag: str, policy: Outputs, model: Outputs) -> Outputs:
         given = {name: self.data[name] for name in ("dataset", "info", "layers")}
@@ -129,9 +156,27 @@ class _Cells:
         model = self.stage("finetuned_model", self.p.untuned, name, **self.data, policy=policy["policy.json"])
         return Variant(policy, model, self.deployable(name, policy, model))
 
-    def baseline(self, budget: str, method: str, given: dict[str, Any]) -> Variant:
+    def baseline(self, tag: str, params: BaselineParams, policy: Outputs) -> Variant:
         """What a policy has to beat, fine-tuned alike; neither exported nor registered."""
-        tag, params = f"{budget}-{method}", self.p.baselines[budget][method]
-        read = given if reads_indicators(method) else {"policy": given["policy"]}
-        policy = self.stage("baseline", params, tag, layers=self.data["layers"], **read)
-        return Variant(policy, self.finetuned_model(tag, policy))
+        given = {"layers": self.data["layers"], "policy": policy["policy.json"]}
+        given |= self.harm if reads_indicators(params.method) else {}
+        made = self.stage("baseline", params, tag, **given)
+        return Variant(made, self.finetuned_model(tag, made))
+
+    def walk(self, name: str, wanted: Smallest, float_model: Outputs) -> Walk:
+        """Policies and their fine-tuned networks until the smallest good one is known; none before `layers` has run."""
+        layers = self.stage.content(self.data["layers"])
+        between = None if layers is None else range_of(layers, self.p.search, wanted.cost)
+        reference = self.stage.figures(float_model)
+
+        def attempt(number: int, limit: int) -> Try:
+            tag = f"{name}-{number}"
+            policy = self.policy(tag, self.p.search.model_copy(update={"budget": {wanted.cost: limit}}))
+            model = self.finetuned_model(tag, policy)
+            costs, figures = self.stage.figures(policy), self.stage.figures(model)
+            if reference is None or costs is None or figures is None:
+                return Try(number, limit, policy, model)
+            fell = drop(reference, figures, task=self.p.finetuned_model.task)
+            return Try(number, limit, policy, model, costs[wanted.cost], fell)
+
+        return walk(wanted, between, attempt)

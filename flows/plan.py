@@ -79,12 +79,24 @@ class Planner:
 
     def agrees(self, layers: Artifact | Unknown, p: Parameters) -> None:
         """Refuse what does not fit layers that are known here."""
-        if self.look and isinstance(layers, Artifact) and (here := self.context.store.blob(layers.sha256)).is_file():
-            refuse_misfits(self.declared, p, json.loads(here.read_bytes()))
+        if self.look and (content := self.content(layers)) is not None:
+            refuse_misfits(self.declared, p, content)
 
     def file(self, key: str) -> Artifact | None:
         """The file at a key path of the experiment."""
         return file_source(key, self.declared)
+
+    def content(self, artifact: Artifact | Unknown) -> Any:
+        """What a JSON artifact says; None where it is not on this machine."""
+        known = isinstance(artifact, Artifact) and (here := self.context.store.blob(artifact.sha256)).is_file()
+        return json.loads(here.read_bytes()) if known else None
+
+    def figures(self, outputs: Done | Unmade) -> Mapping[str, float] | None:
+        """The figures of a cell that has run; where it has not, the cells that depend on them are not told."""
+        if isinstance(outputs, Done):
+            return outputs.record.figures
+        self.notes.append("what a `smallest` budget tries next depends on figures of cells that have not run")
+        return None
 
     def __call__(self, name: str, params: Any, tag: str = "", **inputs: Any) -> Done | Unmade:
         """Look one cell up."""

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,11 +71,19 @@ class Session:
 
     def agrees(self, layers: Artifact, p: Parameters) -> None:
         """Refuse what does not fit the network, before anything is trained."""
-        refuse_misfits(self.declared, p, json.loads(self.context.store.blob(layers.sha256).read_bytes()))
+        refuse_misfits(self.declared, p, self.content(layers))
 
     def file(self, key: str) -> Artifact | None:
         """The file at a key path of the experiment."""
         return file_source(key, self.declared)
+
+    def content(self, artifact: Artifact) -> Any:
+        """What a JSON artifact says."""
+        return json.loads(self.context.store.blob(artifact.sha256).read_bytes())
+
+    def figures(self, outputs: Done) -> Mapping[str, float] | None:
+        """The figures of a cell."""
+        return outputs.record.figures
 
     def __call__(self, name: str, params: Any, tag: str = "", **inputs: Any) -> Done:
         """Run one cell as a Prefect task; a hit shows there as Cached."""

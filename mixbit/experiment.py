@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
@@ -211,7 +211,33 @@ def _groups(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
     return groups
 
 
-Budget = Annotated[dict[Literal["bitops", "size_bits", "file_bytes"], Limit], Field(min_length=1)]
+class Smallest(Settings):
+    """The least of one cost whose fine-tuned model still is as good as asked.
+
+    Attributes:
+        metric_drop: the most that the metric on val may fall from the float model's: percentage points of accuracy,
+            for a metric of the user's own its own unit.
+        cost: what is to be small.
+        tries: the most policies that are fine-tuned to find it.
+    """
+
+    metric_drop: float = Field(ge=0, description="a number >= 0: points of accuracy, or the metric's own unit")
+    cost: Literal["bitops", "size_bits", "file_bytes"] = "size_bits"
+    tries: int = Field(default=6, ge=1, le=20)
+
+
+class Target(Settings):
+    """A budget that says how good, not how large."""
+
+    smallest: Smallest
+
+
+def _kind_of_budget(value: Any) -> str:
+    return "target" if isinstance(value, Target) or (isinstance(value, dict) and "smallest" in value) else "limits"
+
+
+Limits = Annotated[dict[Literal["bitops", "size_bits", "file_bytes"], Limit], Field(min_length=1)]
+Budget = Annotated[Annotated[Limits, Tag("limits")] | Annotated[Target, Tag("target")], Discriminator(_kind_of_budget)]
 Groups = Annotated[tuple[tuple[str, ...], ...], AfterValidator(_groups)]
 
 
