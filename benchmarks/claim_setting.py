@@ -29,7 +29,7 @@ class Setting:
     num_classes: int = 47
     proxy: float = 0.25
     float_epochs: int = 5
-    indicator_epochs: int = 2
+    indicator_epochs: int = 1
     finetune_epochs: int = 1
     seeds: tuple[int, ...] = (0, 1, 2)
     alpha: float = 3.0
@@ -58,7 +58,7 @@ def experiment(setting: Setting, seed: int, checkpoint: str | None) -> str:
         "allocation": {"alpha": setting.alpha},
         "budgets": {BUDGET: {"bitops": BUDGET}},
         "baselines": list(BASELINES),
-        "finetune": {"epochs": setting.finetune_epochs, "learning_rate": 0.02},
+        "finetune": {"epochs": setting.finetune_epochs, "batch_size": 128, "learning_rate": 0.03},
         "devices": [],
         "seed": seed,
     }
