@@ -3,7 +3,8 @@
 Does LIMPQ's policy beat the best uniform one, the reversed one, and the same search on untrained indicators? Each seed
 is an experiment of its own, run by `mixbit run`; its float model is that of the first seed, its indicators and
 fine-tunings are its own. A trial is one policy of one seed: its fine-tuned network on the test split, a line in
-FOLDER/trials.jsonl. Two seeds run side by side, one thread each. At most two hours on two cores.
+FOLDER/trials.jsonl. Two seeds run side by side, one thread each. Meant for two hours on two idle cores. `--table` runs
+nothing: it judges what is there, and tells.
 """
 
 import json
@@ -74,10 +75,11 @@ class Claim:
         return sorted(found, key=lambda trial: (trial["seed"], places.index(trial["policy"])))
 
     def judge(self, seed: int) -> None:
-        """A line per policy of this seed that has none yet."""
+        """A line per policy of this seed that is fine-tuned and has none yet."""
         known = {(trial["seed"], trial["policy"]) for trial in self.trials()}
         for policy, tag in POLICIES.items():
-            if (seed, policy) not in known:
+            tuned = self.store.latest(name_of(seed), f"finetuned_model {tag}")
+            if tuned is not None and (seed, policy) not in known:
                 line = self._trial(seed, policy, tag)
                 with (self.folder / "trials.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -135,10 +137,26 @@ class Claim:
         return self.store.blob(record.outputs[file].sha256)
 
 
-def main(folder: Path, setting: Setting) -> int:
+def main(folder: Path, setting: Setting, *, only_table: bool = False) -> int:
     """Run what is left, then tell."""
     claim = Claim(folder.resolve(), setting)
-    first, *others = setting.seeds
+    if only_table:
+        for seed in setting.seeds:
+            claim.judge(seed)
+    else:
+        run_all(claim)
+    trials = claim.trials()
+    told = table(trials, SEARCHED) if trials else "no trial is finished"
+    content = {"machine": machine(), "setting": setting.as_json(), "trials": trials}
+    (folder / "claim.json").write_text(json.dumps(content))
+    (folder / "claim.md").write_text(told + "\n")
+    print(told)
+    return 0
+
+
+def run_all(claim: Claim) -> None:
+    """Seeds side by side, once the first has handed on its float model."""
+    first, *others = claim.setting.seeds
     try:
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
             running = [pool.submit(claim.run, first)]
@@ -150,17 +168,8 @@ def main(folder: Path, setting: Setting) -> int:
                 one.result()
     finally:
         claim.mixbit("down", log="down").wait(60)
-    trials = claim.trials()
-    told = table(trials, SEARCHED)
-    content = {"machine": machine(), "setting": setting.as_json(), "trials": trials}
-    (folder / "claim.json").write_text(json.dumps(content))
-    (folder / "claim.md").write_text(told + "\n")
-    print(told)
-    return 0
 
 
 if __name__ == "__main__":
-    quick = "--quick" in sys.argv
-    sys.exit(
-        main(Path(next(word for word in sys.argv[1:] if not word.startswith("--"))), QUICK if quick else Setting())
-    )
+    where = Path(next(word for word in sys.argv[1:] if not word.startswith("--")))
+    sys.exit(main(where, QUICK if "--quick" in sys.argv else Setting(), only_table="--table" in sys.argv))
