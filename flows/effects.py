@@ -75,7 +75,9 @@ def experiment_run(session: Session, results: Results) -> dict[str, str]:
         cached = {cell: session.was_cached(record) for cell, record in uses.items()}
         context = {**session.context.tags, "dataset.md5": _md5(session, results)}
         context |= {"policy.sha256": variant.policy["policy.json"].sha256}
-        return runs.log(session.server, name, budget, uses, cached, context)
+        # Two runs that end together must not both find no such run and make one each.
+        with session.context.store.lock("experiment_run", f"{name}-{budget}"):
+            return runs.log(session.server, name, budget, uses, cached, context)
 
     return {budget: session.effect("experiment_run", budget, partial(log, budget)) for budget in results.budgets}
 
@@ -118,6 +120,10 @@ def report(session: Session, told: ReportContent, logged: Mapping[str, str]) -> 
     page, picture, drawn = folder / "report.html", folder / "report.png", folder / "drawn.sha256"
 
     def write() -> None:
+        with session.context.store.lock("report", told.experiment):  # two runs would take each other's scratch file
+            draw()
+
+    def draw() -> None:
         key = _drawing_key(session, told)
         if page.is_file() and picture.is_file() and drawn.is_file() and drawn.read_text() == key:
             return

@@ -101,18 +101,14 @@ class Store:
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """Single flight on this host; the kernel frees the lock when its holder dies."""
-        path = self.folder / "locks" / f"{stage}-{key[:24]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with self._lock_file(f"{stage}-{key[:24]}") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @contextlib.contextmanager
     def free(self, name: str) -> Iterator[bool]:
         """Whether nobody holds the lock of this `stage-key`; if so, nobody takes it meanwhile."""
-        path = self.folder / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
+        with self._lock_file(name) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -142,6 +138,17 @@ class Store:
                 hint = "Try again when it has ended"
                 raise MixbitError(str(self.folder), "a run is under way, nothing was deleted", hint=hint) from None
             yield
+
+    @contextlib.contextmanager
+    def _lock_file(self, name: str) -> Iterator[int]:
+        path = self.folder / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened to read: a lock that is there can be taken in a read-only store too.
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[int]:

@@ -3,10 +3,9 @@
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+WRITES = os.O_WRONLY | os.O_RDWR
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
 FREEING = {"os.remove", "os.rmdir", "os.rename", "os.chmod"}  # what a full disk still allows
 
@@ -33,8 +32,9 @@ def _writes(event: str, arguments: tuple[Any, ...], changes: set[str]) -> bool:
     if not arguments or not isinstance(arguments[0], str | bytes | os.PathLike):
         return False
     if event == "open":
-        return bool(arguments[2] & WRITES)
-    if event == "os.mkdir" and Path(os.fsdecode(arguments[0])).is_dir():
+        creates = arguments[2] & os.O_CREAT and not os.path.lexists(arguments[0])
+        return bool(arguments[2] & WRITES or creates)
+    if event == "os.mkdir" and os.path.lexists(arguments[0]):
         return False  # the kernel says first that it is there
     return event in changes or event == "sqlite3.connect"
 
