@@ -63,8 +63,7 @@ def _stretch(
     one, unit = f"{SHARED}one.dq", build.shared("one", np.array(1, np.uint8))
     if one not in build.named:
         build.node("DequantizeLinear", [unit, build.shared("one.scale", np.array(1, np.float32))], one)
-    wide = build.node("DequantizeLinear", list(read), f"{name}.wide")
-    product = build.node("Mul", [wide, build.named[one]], f"{name}.product")
+    product = build.step("Mul", [build.step("DequantizeLinear", list(read)), build.named[one]])
     scale = build.constant(f"{name}.scale/{factor}", quantizer.scale / np.float32(factor))
     zero = _byte(build, 255 - factor * quantizer.quant_max)
     return build.node("QuantizeLinear", [product, scale, zero], f"{name}.codes"), scale, zero

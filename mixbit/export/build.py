@@ -58,6 +58,10 @@ class Builder:
         self.nodes.append(node)
         return node.outputs[0]
 
+    def step(self, op: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None) -> ir.Value:
+        """A node whose output nobody looks for by name: it gets a short one."""
+        return self.node(op, inputs, f"{SHARED}{len(self.nodes)}", attributes)
+
     def cut(self, value: ir.Value, name: str, dtype: ir.DataType) -> ir.Value:
         """End the graph at `value`, an output from now on, and go on from an input of this name."""
         value.type = ir.TensorType(dtype)

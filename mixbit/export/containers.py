@@ -1,21 +1,16 @@
 """How weight codes of 2 to 8 bits are stored, and the nodes that unpack them once, when the file is loaded."""
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from mixbit.costs import CAST_BYTES, CONTAINER_BITS, PLANES_BYTES
 from mixbit.export.build import INT2, INT4, Builder
 from mixbit.export.codes import pack_planes, place_values
 
 Codes = npt.NDArray[np.int8]
-
-NATIVE_BITS = (2, 4, 8)
-# Bytes of the nodes that unpack, beside the payload: measured on exported files, layer names of about 15 letters.
-PLANES_NODE_BYTES = 550
-CAST_NODE_BYTES = 240
 
 
 def container(num_bits: int, weights: int) -> tuple[str, int]:
@@ -24,11 +19,11 @@ def container(num_bits: int, weights: int) -> tuple[str, int]:
     2, 4 and 8 bits have element types of their own. Other widths are bit planes of their true size, unless a layer is
     so small that the nodes that unpack them weigh more than the next element type up.
     """
-    wider = next(bits for bits in NATIVE_BITS if bits >= num_bits)
+    wider = next(bits for bits in CONTAINER_BITS if bits >= num_bits)
     if wider == num_bits:
         return f"int{wider}", wider
-    planes_bytes = num_bits * math.ceil(weights / 8) + PLANES_NODE_BYTES
-    wider_bytes = math.ceil(weights * wider / 8) + (CAST_NODE_BYTES if wider < 8 else 0)
+    planes_bytes = num_bits * math.ceil(weights / 8) + PLANES_BYTES
+    wider_bytes = math.ceil(weights * wider / 8) + (CAST_BYTES if wider < CONTAINER_BITS[-1] else 0)
     return ("planes", num_bits) if planes_bytes < wider_bytes else (f"int{wider}", wider)
 
 
@@ -47,28 +42,25 @@ def emit_codes(build: Builder, layer: str, codes: Codes, num_bits: int, shift: i
     stored = build.constant(f"{layer}.weight", codes.astype(INT2 if name == "int2" else INT4))
     if shift == 0:
         return build.node("Cast", [stored], f"{layer}.codes", {"to": ir.DataType.INT8.value})
-    wide = build.node("Cast", [stored], f"{layer}.w/0", {"to": ir.DataType.INT32.value})
-    shifted = build.node("Mul", [wide, build.shared(f"shift{shift}", _int32(1 << shift))], f"{layer}.w/1")
+    wide = build.step("Cast", [stored], {"to": ir.DataType.INT32.value})
+    shifted = build.step("Mul", [wide, build.shared(f"shift{shift}", _int32(1 << shift))])
     return build.node("Cast", [shifted], f"{layer}.codes", {"to": ir.DataType.INT8.value})
 
 
 def _emit_planes(build: Builder, layer: str, codes: Codes, num_bits: int, shift: int) -> ir.Value:
-    def step(op: str, inputs: list[ir.Value], index: int, **attributes: Any) -> ir.Value:
-        return build.node(op, inputs, f"{layer}.w/{index}", attributes)
-
     stored = build.constant(f"{layer}.weight", pack_planes(codes, num_bits))
-    bits = step("BitShift", [stored, build.shared("bit", np.arange(8, dtype=np.uint8))], 0, direction="RIGHT")
-    bits = step("BitwiseAnd", [bits, build.shared("one", np.array(1, np.uint8))], 1)
-    bits = step("Cast", [bits], 2, to=ir.DataType.INT32.value)
+    eight = build.shared("bit", np.arange(8, dtype=np.uint8))
+    bits = build.step("BitShift", [stored, eight], {"direction": "RIGHT"})
+    bits = build.step("BitwiseAnd", [bits, build.shared("one", np.array(1, np.uint8))])
+    bits = build.step("Cast", [bits], {"to": ir.DataType.INT32.value})
     places = build.shared(f"places{num_bits}_{shift}", place_values(num_bits, shift))
-    value = step("Mul", [bits, places], 3)
-    value = step("ReduceSum", [value, build.shared("axis0", _int64(0))], 4, keepdims=0)
+    value, first = build.step("Mul", [bits, places]), build.shared("axis0", _int64(0))
+    value = build.step("ReduceSum", [value, first], {"keepdims": 0})
     if codes.size % 8:
-        value = step("Reshape", [value, build.shared("flat", _int64(-1))], 5)
-        ends = [build.shared("axis0", _int64(0)), build.constant(f"{layer}.count", _int64(codes.size))]
-        value = step("Slice", [value, *ends], 6)
-    shape = build.shared("shape" + "x".join(map(str, codes.shape)), np.array(codes.shape, np.int64))
-    value = step("Reshape", [value, shape], 7)
+        value = build.step("Reshape", [value, build.shared("flat", _int64(-1))])
+        value = build.step("Slice", [value, first, build.constant(f"{layer}.count", _int64(codes.size))])
+    shape = build.shared("x".join(map(str, codes.shape)), np.array(codes.shape, np.int64))
+    value = build.step("Reshape", [value, shape])
     return build.node("Cast", [value], f"{layer}.codes", {"to": ir.DataType.INT8.value})
 
 

@@ -53,14 +53,22 @@ def test_bitops_and_size_are_monotone_in_weight_bits(weights, bits):
 
 
 def test_file_bytes_count_containers_scales_biases_and_nodes():
-    small, constant = layer("x", 1, 1001, 8), 8 * 8 + costs.LAYER_BYTES
+    small, constant = layer("x", 1, 1001, 8), 8 * 12 + costs.LAYER_BYTES + costs.NAME_TIMES
     found = {bits: costs.layer_costs(small, (bits, 8))["file_bytes"] - constant for bits in (2, 4, 8)}
     assert found == {2: 251 + costs.CAST_BYTES, 4: 501 + costs.CAST_BYTES, 8: 1001}
 
 
+def test_activations_below_8_bit_cost_nodes_and_a_long_name_is_written_often():
+    short, long = layer("x", 1, 1001), layer("x" * 11, 1, 1001)
+    at_8 = costs.layer_costs(short, (4, 8))["file_bytes"]
+    assert costs.layer_costs(short, (4, 4))["file_bytes"] - at_8 == costs.STRETCH_BYTES
+    assert costs.layer_costs(long, (4, 8))["file_bytes"] - at_8 == 10 * costs.NAME_TIMES
+
+
 def test_odd_widths_are_bit_planes_where_these_are_smaller():
     def stored(weights):
-        return costs.layer_costs(layer("x", 1, weights, 0), (3, 8))["file_bytes"] - costs.LAYER_BYTES
+        found = costs.layer_costs(layer("x", 1, weights, 0), (3, 8))["file_bytes"]
+        return found - costs.LAYER_BYTES - costs.NAME_TIMES
 
     assert stored(80_001) == 3 * 10_001 + costs.PLANES_BYTES
     assert stored(80) == 40 + costs.CAST_BYTES
