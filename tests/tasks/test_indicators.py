@@ -31,7 +31,7 @@ def made(inputs, tmp_path_factory):
 def test_indicators_json_has_its_shape(made):
     files, figures = made
     content = json.loads(files["indicators.json"])
-    assert set(content) == {"method", "num_bits", "layers", "raw", "repairs", "step_movement", "cost"}
+    assert set(content) == {"method", "num_bits", "layers", "raw", "initial", "repairs", "step_movement", "cost"}
     assert content["method"] == "limpq"
     assert set(content["layers"]["stages.0.conv1"]["weight"]) == {"2", "4", "float"}
     assert content["cost"]["forward_passes"] == 3 * 3
