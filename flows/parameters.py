@@ -57,7 +57,7 @@ def parameters(declared: Declared) -> Parameters:
         search=search,
         policies=_policies(declared, search),
         smallest={name: budget.smallest for name, budget in e.budgets.items() if isinstance(budget, Target)},
-        references=_references(),
+        references=_references(declared),
         finetuned_model=FinetuneParams(**seeded, finetune=tuned),
         untuned=FinetuneParams(**seeded, finetune="none"),
         deployable=deployable.Params(**judged),
@@ -75,8 +75,11 @@ def _indicators(declared: Declared, seeded: dict[str, Any]) -> indicators.Params
         "num_bits": e.indicators.num_bits,
         "settings": declared.settings.model_dump(),
     }
-    excluded = tuple(sorted(pattern for pattern, rule in e.layers.items() if rule.exclude))
-    return indicators.Params(**seeded, **method, fixed_layers=e.fixed_layers, excluded=excluded)
+    return indicators.Params(**seeded, **method, fixed_layers=e.fixed_layers, excluded=_excluded(declared))
+
+
+def _excluded(declared: Declared) -> tuple[str, ...]:
+    return tuple(sorted(pattern for pattern, rule in declared.experiment.layers.items() if rule.exclude))
 
 
 def _search(declared: Declared) -> policy.Params:
@@ -98,11 +101,11 @@ def _policies(declared: Declared, search: policy.Params) -> dict[str, policy.Par
     return {name: search.model_copy(update={"budget": budget}) for name, budget in limits.items()}
 
 
-def _references() -> dict[str, baseline.Params]:
-    uniform = {"float": ("float", "float"), "w8a8": (8, 8)}
+def _references(declared: Declared) -> dict[str, baseline.Params]:
+    """Without excluded layers, which may be such that no int8 kernel computes them."""
     return {
-        name: baseline.Params(weight_bits=weight, activation_bits=activation)
-        for name, (weight, activation) in uniform.items()
+        "float": baseline.Params(weight_bits="float", activation_bits="float"),
+        "w8a8": baseline.Params(weight_bits=8, activation_bits=8, excluded=_excluded(declared)),
     }
 
 

@@ -37,4 +37,5 @@ def _latency(device: str, profile: Profile) -> Latency:
     figures = profile.figures
     executed = Counter(layer["executed"] for layer in profile.content["layers"].values())
     words = ", ".join(f"{kind} {count}" for kind, count in sorted(executed.items()))
-    return Latency(device, figures["latency_us"], figures.get("ratio_to_float"), figures.get("ratio_to_w8a8"), words)
+    ratios = figures.get("ratio_to_float"), figures.get("ratio_to_w8a8")
+    return Latency(device, figures["latency_us"], *ratios, words, profile.slower_in_int8)

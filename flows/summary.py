@@ -12,17 +12,22 @@ from tasks.report_content import Measured
 
 NOTHING = "-"
 NAME_WIDTH = 15
+SLOWER_NAMED = 4
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One file on one device. `executed` counts layers by the bits their kernels computed with: `int8 9, float 1`."""
+    """One file on one device. `executed` counts layers by the bits their kernels computed with: `int8 9, float 1`.
+
+    `slower_in_int8` names the layers whose float kernels are quicker: `features.3.conv (depthwise, 1.3x)`.
+    """
 
     device: str
     latency_us: float
     ratio_to_float: float | None
     ratio_to_w8a8: float | None
     executed: str
+    slower_in_int8: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def summary_tables(rows: Sequence[PolicyRow], metric: str, *, sign: str = "±") 
     yield from (Text(), _policies(rows, metric, sign), Text(), _losses(rows, sign))
     if any(row.latencies for row in rows):
         yield from (Text(), _latencies(rows))
+        yield from _slower(rows)
     yield Text()
     for row in rows:
         words = [part for part in (f"{row.name}:", row.registered, row.link) if part]
@@ -127,6 +133,15 @@ def _latencies(rows: Sequence[PolicyRow]) -> Table:
                 _name(row), latency.device, f"{amount(latency.latency_us)} us", *ratios, _bits(row), latency.executed
             )
     return table
+
+
+def _slower(rows: Sequence[PolicyRow]) -> Iterator[Text]:
+    for row in rows:
+        for latency in row.latencies:
+            named, rest = latency.slower_in_int8[:SLOWER_NAMED], len(latency.slower_in_int8[SLOWER_NAMED:])
+            if named:
+                more = f" and {rest} more" if rest else ""
+                yield Text(f"{row.name}: slower in int8 than in float on {latency.device}: {', '.join(named)}{more}")
 
 
 def _name(row: PolicyRow) -> str:

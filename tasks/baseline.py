@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from mixbit import costs
 from mixbit.config import Settings
 from mixbit.errors import MixbitError
-from mixbit.experiment import Bits, Name
+from mixbit.experiment import Bits, LayerRule, Name
 from mixbit.load import load_method
 from mixbit.policy import Entry, dump_policy, load_policy, mean_bits
 from policies.baselines import Search
@@ -28,12 +28,14 @@ class Params(Settings):
         method: a file of policies/baselines.
         weight_bits: of every layer.
         activation_bits: of every layer.
+        excluded: patterns of layers that stay float, whatever the bits.
         search: of the policy to compare with; of its fields only those count that the method reads.
     """
 
     method: Name = "uniform"
     weight_bits: Bits | None = None
     activation_bits: Bits | None = None
+    excluded: tuple[str, ...] = ()
     search: search_stage.Params | None = Field(default=None)
 
     @model_validator(mode="after")
@@ -64,7 +66,8 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     method = load_method(METHODS, params.method)
     policy: dict[str, Entry]
     if params.search is None:
-        policy = method.uniform(layers, params.weight_bits, params.activation_bits, "none", {})
+        rules = {pattern: LayerRule(exclude=True) for pattern in params.excluded}
+        policy = method.uniform(layers, params.weight_bits, params.activation_bits, "none", rules)
     else:
         compared = load_policy(work.inputs["policy"].read_bytes(), "policy.json")
         policy = method.choose(compared, layers, _search(work, layers, params.search, method.HARM))

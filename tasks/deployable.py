@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor, fx
 
+    from mixbit.devices.kernels import Executed
     from mixbit.export.check import TensorCheck
     from mixbit.policy import Entry
     from mixbit.training.evaluate import Evaluation
@@ -61,11 +62,12 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     """Export, check on codes, judge the deployed file over the test split.
 
     Raises:
-        MixbitError: the fine-tuned model does not fit the policy, ONNX Runtime refuses the file, or `ref` computes
-            other codes than PyTorch.
+        MixbitError: the fine-tuned model does not fit the policy, ONNX Runtime refuses the file or runs a layer in
+            float that should be int8, or `ref` computes other codes than PyTorch.
     """
     import torch
 
+    from mixbit.devices.kernels import executed_kernels, not_int8, require_int8
     from mixbit.export.marker import marker_graph
     from mixbit.export.packed import lower_packed
     from mixbit.export.ref import lower_ref
@@ -84,13 +86,15 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     packed, ref = to_bytes(lowered, metadata), to_bytes(lower_ref(marked))
     (work.out / "packed.onnx").write_bytes(packed)
     (work.out / "ref.onnx").write_bytes(ref)
-    work.progress(1, 4, "check codes")
+    work.progress(1, 4, "executed kernels")
+    kernels = executed_kernels(packed, policy, threads=params.threads)
+    require_int8(not_int8(kernels), "this machine's ONNX Runtime")
+    work.progress(2, 4, "check codes")
     checks = _check_codes(work, params, info, model=model, marked=marked, packed=lowered)
-    work.progress(2, 4, "test")
+    work.progress(3, 4, "test")
     judged = _judge(work, params, info, task, model=model, packed=packed)
-    work.progress(3, 4, "executed kernels")
     checks["top1_agreement"] = judged["top1_agreement"]
-    report = _report(layers, policy, lowered, packed, params) | {"checks": checks}
+    report = _report(layers, policy, kernels, lowered, packed) | {"checks": checks}
     report["files"] = {"packed.onnx": _file(packed), "ref.onnx": _file(ref)}
     report["inputs"] = dict(work.digests)
     _write(work, report)
@@ -203,13 +207,16 @@ def _agreement(simulated: "Tensor", deployed: "Tensor") -> float:
 
 
 def _report(
-    layers: Mapping[str, Any], policy: "Mapping[str, Entry]", lowered: "ir.Model", packed: bytes, params: Params
+    layers: Mapping[str, Any],
+    policy: "Mapping[str, Entry]",
+    kernels: "Mapping[str, Executed]",
+    lowered: "ir.Model",
+    packed: bytes,
 ) -> dict[str, Any]:
-    from mixbit.devices.kernels import executed_kernels, not_int8
+    from mixbit.devices.kernels import not_int8
     from mixbit.export.size import layer_sizes
     from mixbit.policy import policy_sha256
 
-    kernels = executed_kernels(packed, policy, threads=params.threads)
     sizes = layer_sizes(lowered, layers["layers"], policy)
     return {
         "policy_sha256": policy_sha256(policy),

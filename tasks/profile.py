@@ -1,4 +1,4 @@
-"""Stage `profile`: packed + references on one device -> profile.json: latency, memory, executed bits. Seconds."""
+"""Stage `profile`: packed + references on one device -> profile.json: latency, memory, executed bits by layer."""
 
 from typing import Any
 
@@ -49,12 +49,14 @@ def compute(work: Work, params: Params) -> dict[str, float]:
 
     Raises:
         MisuseError: no such device, or `packed` is no deployable.
-        MixbitError: the device refuses a file.
+        MixbitError: the device refuses a file, or runs a layer in float that should be int8.
     """
     import json
 
     from mixbit.devices.device import FLOAT, MODEL, W8A8, find_device, request_for
     from mixbit.devices.fingerprint import fingerprint_sha256
+    from mixbit.devices.kernels import require_int8
+    from mixbit.devices.layer_times import slower_in_int8
     from mixbit.policy import canonical_json
 
     device = find_device(params.device)
@@ -64,6 +66,8 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     request = request_for({name: work.inputs[key] for name, key in names.items()}, info["input_shape"], **settings)
     work.progress(0, 1, f"measure on {device.name}")
     found = device.profile(request)
+    reasons = {name: layer["reason"] for name, layer in found["layers"].items() if "reason" in layer}
+    require_int8(reasons, f"the device {device.name}")
     fingerprint = device.fingerprint()
     report = {
         **found,
@@ -71,11 +75,12 @@ def compute(work: Work, params: Params) -> dict[str, float]:
         "fingerprint": fingerprint,
         "fingerprint_sha256": fingerprint_sha256(fingerprint),
         "settings": settings,
+        "slower_in_int8": slower_in_int8(found["layers"]),
         "inputs": dict(work.digests),
     }
     (work.out / "profile.json").write_bytes(canonical_json(report))
     work.progress(1, 1, "done")
-    return _figures(found)
+    return _figures(found) | {"slower_layers": float(len(report["slower_in_int8"]))}
 
 
 def _figures(found: dict[str, Any]) -> dict[str, float]:

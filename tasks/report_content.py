@@ -22,6 +22,15 @@ class Profile:
     figures: Mapping[str, float]
     content: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def slower_in_int8(self) -> tuple[str, ...]:
+        """Layers whose float kernels are quicker, most first: `features.3.conv (depthwise, 1.3x)`."""
+        layers, lost = self.content.get("layers", {}), self.content.get("slower_in_int8", {})
+        kinds = {name: "depthwise, " if layers[name].get("depthwise") else "" for name in lost}
+        return tuple(
+            f"{name} ({kinds[name]}{ratio:.1f}x)" for name, ratio in sorted(lost.items(), key=lambda item: -item[1])
+        )
+
 
 @dataclass(frozen=True)
 class Shown:

@@ -125,7 +125,19 @@ def latency(content: ReportContent) -> str:
         "compute in 8 bits whatever the policy says, points lie on one height: the executed bits say what really ran."
     )
     pictures = pictures and _legend(content, baselines=False) + pictures
-    return section("Predicted and measured latency", words, pictures, table(heads, rows) if rows else None)
+    told = table(heads, rows) if rows else None
+    return section("Predicted and measured latency", words, pictures, told, _slower(content))
+
+
+def _slower(content: ReportContent) -> str:
+    """Layers that lose from int8, a paragraph for each policy that has some."""
+    lost = [
+        f"{shown.name}: slower in int8 than in float on {device}: {', '.join(profile.slower_in_int8)}"
+        for shown in content.shown
+        for device, profile in sorted(shown.profiles.items())
+        if profile.slower_in_int8
+    ]
+    return "".join(f"<p class='soft'>{text(line)}</p>" for line in lost)
 
 
 def deployment(content: ReportContent) -> str:

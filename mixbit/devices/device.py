@@ -53,7 +53,7 @@ class Device(Protocol):
         ...
 
     def profile(self, request: Request) -> dict[str, Any]:
-        """Measure by the protocol of `measure.py`; the figures it documents."""
+        """Measure by the protocols of `measure.py` and `layer_times.py`; the figures they document."""
         ...
 
 

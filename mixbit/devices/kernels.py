@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from mixbit.devices.onnx_file import Node, read_nodes
 from mixbit.devices.session import optimized_graph
+from mixbit.errors import MixbitError, RunError
 from mixbit.policy import Entry
 
 INT8_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul")
@@ -48,9 +49,20 @@ def executed_kernels(model: Path | bytes, policy: Mapping[str, Entry], *, thread
     nodes = read_nodes(optimized_graph(model, threads=threads))
     written = read_nodes(model)
     calls = Counter(_layer(node.name) for node in written)
-    return {
-        layer: _executed(layer, entry, nodes, _trail(layer, written), calls[layer]) for layer, entry in policy.items()
-    }
+    own = kernel_nodes(policy, written, nodes)
+    return {layer: _executed(entry, own[layer], nodes, calls[layer]) for layer, entry in policy.items()}
+
+
+def kernel_nodes(layers: Iterable[str], written: Sequence[Node], optimized: Sequence[Node]) -> dict[str, list[Node]]:
+    """Layer -> its kernels in the optimized graph, none where they can't be told apart.
+
+    Args:
+        layers: names.
+        written: nodes of the file.
+        optimized: nodes of the graph that is executed.
+    """
+    trails = {layer: _trail(layer, written) for layer in layers}
+    return {layer: [node for node in optimized if _belongs(node, layer, trail)] for layer, trail in trails.items()}
 
 
 def not_int8(kernels: Mapping[str, Executed]) -> dict[str, str]:
@@ -58,8 +70,26 @@ def not_int8(kernels: Mapping[str, Executed]) -> dict[str, str]:
     return {layer: kernel.reason for layer, kernel in kernels.items() if kernel.reason}
 
 
-def _executed(layer: str, entry: Entry, nodes: Sequence[Node], trail: AbstractSet[str], calls: int) -> Executed:
-    own = [node for node in nodes if _belongs(node, layer, trail)]
+def require_int8(reasons: Mapping[str, str], device: str) -> None:
+    """Pass when there is no such layer.
+
+    Args:
+        reasons: from `not_int8`.
+        device: whose runtime was asked.
+
+    Raises:
+        RunError: a line for each layer: the reason, and how to leave the layer float.
+    """
+    if reasons:
+        raise RunError([_fault(layer, reason, device) for layer, reason in reasons.items()])
+
+
+def _fault(layer: str, reason: str, device: str) -> MixbitError:
+    hint = f"`layers: {{{layer}: {{exclude: true}}}}` in the experiment leaves it float"
+    return MixbitError(layer, f"its policy is int8, but {device} computes it in float: {reason}", hint=hint)
+
+
+def _executed(entry: Entry, own: Sequence[Node], nodes: Sequence[Node], calls: int) -> Executed:
     if len(own) < (1 if "float" in entry else max(calls, 1)):
         which = "of this layer" if not own else f"for {calls - len(own)} of {calls} calls of this layer"
         return Executed(entry, "float", "missing", len(own), f"no kernel {which} in the optimized graph")

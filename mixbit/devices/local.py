@@ -28,7 +28,7 @@ class LocalDevice:
         return fingerprint()
 
     def profile(self, request: Request) -> dict[str, Any]:
-        """Figures of `measure.measure`, and `peak_rss_bytes` by model, and `layers`: policy and executed bits.
+        """Figures of `measure.measure`; `peak_rss_bytes` by model; `layers`: policy and executed bits, and times.
 
         Raises:
             MixbitError: ONNX Runtime refuses a file, or the measuring process died.
@@ -44,8 +44,11 @@ class LocalDevice:
         model = Path(request.models[MODEL])
         policy = parse_policy(read_metadata(model)["policy"], str(model))
         kernels = executed_kernels(model, policy, threads=request.threads)
-        figures["layers"] = {layer: kernel.to_json() for layer, kernel in kernels.items()}
-        return figures
+        times = _program("mixbit.devices.layer_times", request.to_json(), request.limit_s + _SLACK_S)
+        figures["layers"] = {
+            layer: kernel.to_json() | times["layers"].get(layer, {}) for layer, kernel in kernels.items()
+        }
+        return figures | {"others_us": times["others_us"]}
 
 
 def _program(module: str, request: dict[str, Any], timeout_s: float) -> Any:

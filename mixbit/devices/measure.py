@@ -51,8 +51,8 @@ def measure(request: Request) -> dict[str, Any]:
     """
     request = with_limits(request)
     rng = np.random.default_rng(request.seed)
-    calls = {name: _bound_call(path, request, rng) for name, path in request.models.items()}
-    timed = {name: _timed_calls(call, request) for name, call in calls.items()}
+    calls = {name: bound_call(path, request, rng) for name, path in request.models.items()}
+    timed = {name: timed_calls(call, request) for name, call in calls.items()}
     rounds = run_rounds(calls, timed, request, rng)
     return summarize(rounds, request) | {"timed_calls": timed}
 
@@ -141,7 +141,8 @@ def _ratio(reference: str, rounds: Sequence[Round], request: Request) -> dict[st
     return {name: float(np.quantile(values, q)) for name, q in (("median", 0.5), ("p10", 0.1), ("p90", 0.9))}
 
 
-def _bound_call(path: str, request: Request, rng: np.random.Generator) -> Call:
+def bound_call(path: str, request: Request, rng: np.random.Generator) -> Call:
+    """One run of a file on random pictures; the same memory is read and written each time."""
     from mixbit.devices.session import open_file
 
     session = open_file(path, threads=request.threads)
@@ -153,7 +154,8 @@ def _bound_call(path: str, request: Request, rng: np.random.Generator) -> Call:
     return lambda: session.run_with_iobinding(binding)
 
 
-def _timed_calls(call: Call, request: Request) -> int:
+def timed_calls(call: Call, request: Request) -> int:
+    """How many calls a block times."""
     # Short calls need many in a block: a timer tick or one interrupt must not decide it.
     typical = time_block(call, request.warm_calls, request.timed_calls).wall_s
     wanted = math.ceil(request.block_s / max(typical, 1e-9))

@@ -14,6 +14,7 @@ def open_session(
     threads: int,
     optimize: bool = True,
     dump: Path | None = None,
+    profile: Path | None = None,
     config: Mapping[str, str] | None = None,
 ) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU.
@@ -23,6 +24,7 @@ def open_session(
         threads: intra-op threads; waiting threads do not spin.
         optimize: False runs every node as written.
         dump: where to write the optimized graph.
+        profile: how names of the runtime's own profile begin; it is written when the session's profiling is ended.
         config: further session configuration entries.
 
     Raises:
@@ -39,6 +41,8 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if dump is not None:
         options.optimized_model_filepath = str(dump)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     source = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,7 @@
 """What a run shows: 80 columns on a terminal, plain lines without one."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
@@ -85,6 +86,17 @@ def test_plain_lines_say_every_change_once_and_hold_no_control_codes(clock):
         "indicators: done in 12.3 s (val 0.9861)",
         "policy: failed (no policy fits)",
     ]
+
+
+def test_layers_that_lose_from_int8_are_one_line_and_only_when_there_are_any():
+    lost = replace(PI, slower_in_int8=tuple(f"b{i} (1.{i}x)" for i in range(6)))
+    told = {}
+    for name, latency in {"none": PI, "some": lost}.items():
+        screen, out = plain()
+        screen.summary([replace(ROWS[1], latencies=(latency,))])
+        told[name] = [line for line in out.getvalue().splitlines() if "slower" in line]
+    words = "b0 (1.0x), b1 (1.1x), b2 (1.2x), b3 (1.3x) and 2 more"
+    assert told == {"none": [], "some": [f"w4a4: slower in int8 than in float on pi5: {words}"]}
 
 
 def test_plain_output_is_ascii():

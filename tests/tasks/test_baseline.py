@@ -37,6 +37,11 @@ def test_the_float_reference_is_float_everywhere(tmp_path):
     assert figures["bitops"] == 4 * 1000 * 1024
 
 
+def test_the_w8a8_reference_leaves_excluded_layers_float(tmp_path):
+    _, made = run(tmp_path, {"weight_bits": 8, "activation_bits": 8, "excluded": ("a*",)})
+    assert made == dict.fromkeys(("stem", "b", "head"), (8, 8)) | {"a": ("float", "float")}
+
+
 def test_the_baseline_of_a_policy_costs_no_less(tmp_path):
     figures, made = run(tmp_path, {"search": {"num_bits": (2, 3, 4, 8)}}, policy=dump_policy(MIXED))
     assert made["a"] == made["b"] == (4, 4)

@@ -94,6 +94,20 @@ def test_model_of_another_policy_is_refused(stage, tmp_path):
         deployable.compute(make_work(inputs, tmp_path / "out"), deployable.Params(factory=FACTORY, arguments=ARGUMENTS))
 
 
+def test_layer_that_does_not_run_int8_fails_the_stage_in_one_line_each(stage, tmp_path, monkeypatch):
+    work, policy, _ = stage
+    monkeypatch.setattr("mixbit.devices.kernels.INT8_KERNELS", ("QGemm",))
+    with pytest.raises(MixbitError) as caught:
+        deployable.compute(
+            make_work(dict(work.inputs), tmp_path / "out"), deployable.Params(factory=FACTORY, arguments=ARGUMENTS)
+        )
+    lines = str(caught.value).splitlines()
+    convolutions = [name for name in policy if name != "fc"]
+    assert [line.split(":")[0] for line in lines] == convolutions
+    assert all("exclude: true" in line for line in lines)
+    assert caught.value.exit_code == 1
+
+
 def test_modules_are_those_that_the_parameters_name():
     task = {"loss": "mine.losses:l1", "metric": "mine.metrics:error", "direction": "minimize"}
     params = deployable.Params(factory="mine.nets:net", task=task)

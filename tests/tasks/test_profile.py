@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from mixbit.errors import MisuseError
+from mixbit.errors import MisuseError, MixbitError
 from mixbit.export.build import Builder
 from mixbit.export.save import describe, to_bytes
 from mixbit.policy import canonical_json
@@ -41,19 +41,41 @@ def test_profile_holds_ratios_memory_and_executed_bits(work):
     figures = profile.compute(work, profile.Params(block_s=0.001, limit_s=20))
     report = json.loads((work.out / "profile.json").read_bytes())
     assert {"ratio_to_float", "ratio_to_w8a8_p90", "latency_us", "peak_rss_bytes", "contention"} <= set(figures)
-    assert report["layers"]["conv"] == {
-        "policy": ["float", "float"], "executed": "float", "kernel": "Conv", "calls": 1,
-    }  # fmt: skip
+    layer = report["layers"]["conv"]
+    assert (layer["policy"], layer["executed"], layer["kernel"]) == (["float", "float"], "float", "Conv")
+    assert layer["latency_us"] > 0
+    assert report["slower_in_int8"] == {}
     assert report["fingerprint"]["arch"] == profile.facts(profile.Params())["device.arch"]
+
+
+class _Fallen:
+    """A device whose runtime computes a layer in float that should be int8."""
+
+    name = "moon"
+
+    def fingerprint(self):
+        return {}
+
+    def profile(self, _request):
+        float_kernel = {"policy": [4, 4], "executed": "float", "kernel": "Conv", "calls": 1}
+        return {"layers": {"a": float_kernel | {"reason": "why"}, "b": {**float_kernel, "executed": "int8"}}}
+
+
+def test_layer_that_the_device_runs_in_float_fails_the_stage(work, monkeypatch):
+    monkeypatch.setattr("mixbit.devices.device.find_device", lambda _name: _Fallen())
+    with pytest.raises(MixbitError) as caught:
+        profile.compute(work, profile.Params())
+    hint = "`layers: {a: {exclude: true}}` in the experiment leaves it float"
+    assert str(caught.value) == f"a: its policy is int8, but the device moon computes it in float: why. {hint}"
 
 
 def test_facts_take_milliseconds_and_import_no_runtime():
     script = """
 import sys, time
 from tasks import profile
-start = time.perf_counter()
+start = time.process_time()
 profile.facts(profile.Params())
-print(time.perf_counter() - start < 0.05, "onnxruntime" in sys.modules, "torch" in sys.modules)
+print(time.process_time() - start < 0.05, "onnxruntime" in sys.modules, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "False"]

@@ -63,6 +63,15 @@ def content(**changes):
     )
 
 
+def test_layers_that_lose_from_int8_are_said_and_escaped():
+    kernels = {"a<b": {"policy": [4, 4], "executed": "int8", "kernel": "QLinearConv", "depthwise": True}}
+    lost = Profile({"latency_us": 9.0}, {"layers": kernels, "slower_in_int8": {"a<b": 1.31}})
+    changed = replace(content().shown[2], profiles={"pi5": lost})
+    said = "w4a4: slower in int8 than in float on pi5: a&lt;b (depthwise, 1.3x)"
+    assert said in render(content(shown=(changed,)))
+    assert "slower in int8" not in render(content())
+
+
 @pytest.fixture(scope="module")
 def html():
     return render(content())
