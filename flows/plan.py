@@ -134,6 +134,8 @@ class Planner:
         try:
             run_id = tracking.find_stage(self.context.server, identity.key, timeout_s=LOOK_S)
             return tracking.fetch_record(self.context.server, run_id) if run_id else None
+        except tracking.ArtifactLost:
+            return None  # a run finds it altered too, and asks the next run of this key
         except MixbitError:
             self.notes.append("the tracking server does not answer: planned from this machine alone")
             self.context = replace(self.context, server=None)

@@ -12,25 +12,29 @@ if TYPE_CHECKING:
 
 def fetched(context: "Context", identity: Record) -> Record | None:
     """A record that another machine left on the server, every byte of its outputs verified."""
-    if context.server is None:
-        return None
-    run_id = tracking.find_stage(context.server, identity.key, timeout_s=10.0)
-    if run_id is None:
-        return None
+    runs = tracking.find_stages(context.server, identity.key) if context.server is not None else []
+    record = next((found for run_id in runs if (found := _fetched_from(context, identity, run_id))), None)
+    if record is not None:
+        context.store.write_record(record)
+        context.store.clear_partial(identity.stage, identity.key)
+        context.on_server.add(str(record.run_id))
+    return record
+
+
+def _fetched_from(context: "Context", identity: Record, run_id: str) -> Record | None:
+    """What one run left; None where the server lost or altered any of it: as if the run had never been."""
+    assert context.server is not None
     scratch = context.store.partial(identity.stage, identity.key) / "fetched"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        record = replace(tracking.fetch_record(context.server, run_id), run_id=run_id)
+        record = tracking.fetch_record(context.server, run_id)
         for name, output in record.outputs.items():
             if context.store.fault(output) is not None:
                 tracking.fetch_output(context.server, run_id, name, scratch / name, output.sha256)
                 context.store.put(scratch / name)
     except tracking.ArtifactLost:
-        return None  # the server lost or altered it: as if it had never been there
-    context.store.write_record(record)
-    context.store.clear_partial(identity.stage, identity.key)
-    context.on_server.add(run_id)
-    return record
+        return None
+    return record if (record.stage, record.key) == (identity.stage, identity.key) else None
 
 
 def is_logged(context: "Context", record: Record) -> bool:

@@ -84,6 +84,16 @@ def find_stage(url: str, key: str, timeout_s: float = RETRY_S) -> str | None:
     return str(runs[0]["info"]["run_id"]) if runs else None
 
 
+def find_stages(url: str, key: str) -> list[str]:
+    """Every FINISHED run of this key, first finished first: what the first lost, a later one may have.
+
+    Raises:
+        TrackingUnavailable: no answer.
+    """
+    stages = find_experiment(url, STAGES)
+    return [run.run_id for run in search_runs(url, f"tags.`mixbit.key` = '{key}'", [stages])] if stages else []
+
+
 def finished(url: str, run_ids: Iterable[str]) -> set[str]:
     """Those of the run ids that the server knows as FINISHED stage runs, deleted ones not among them.
 

@@ -28,7 +28,7 @@ def in_clone(tiny, code, **environment):
 
 def elsewhere(tiny, folder, code, **environment):
     """The experiment copied to `folder`, as another user's: empty state and home, another working directory."""
-    shutil.copytree(tiny.folder, folder, ignore=shutil.ignore_patterns("state", "__pycache__"))
+    shutil.copytree(tiny.folder, folder, ignore=shutil.ignore_patterns("state", "home", "__pycache__"))
     (folder / "home").mkdir()
     own = {"HOME": str(folder / "home"), "USER": "somebody", "MIXBIT_HOME": str(folder / "state")}
     return replace(in_clone(tiny, code, **own, **environment), folder=folder, cwd=folder.parent)

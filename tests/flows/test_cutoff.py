@@ -40,6 +40,14 @@ def test_same_code_parameters_and_inputs_same_key(twice):
     assert second == first
 
 
+def test_a_machine_that_knows_only_the_server_computes_nothing_and_has_every_byte(twice, tmp_path):
+    _, second = twice
+    third = elsewhere(second, tmp_path / "third" / "tiny", clone(tmp_path / "code"))
+    assert third.computed() == []
+    assert outputs(third) == outputs(second)
+    assert third.mixbit("cache", "--verify").returncode == 0
+
+
 def test_equal_bytes_are_registered_once(twice):
     first, second = twice
     packed = outputs(second)[f"deployable w4a4: {PACKED}"]
