@@ -6,12 +6,14 @@ CONTRACT_VERSION, raised by hand when it starts to change results.
 """
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,9 @@ def _closure(modules: Sequence[str], search_path: Sequence[Path], snapshot: Snap
         seen.add(name)
         path = _locate(name, search_path)
         if path is None:
+            folder = _in_place(name)
+            if folder is not None and folder not in search_path:
+                return _closure(modules, (*search_path, folder), snapshot)
             packages |= _installed(name)
             continue
         label, mine = _label(path, search_path)
@@ -172,12 +177,39 @@ def _installed(name: str) -> dict[str, str]:
     top = name.split(".", maxsplit=1)[0]
     if top in sys.stdlib_module_names:
         raise MisuseError(name, "the standard library makes no models, losses or data")
-    for distribution in (top, *importlib.metadata.packages_distributions().get(top, ())):
+    for distribution in _distributions(top):
         try:
             return {distribution: importlib.metadata.version(distribution)}
         except importlib.metadata.PackageNotFoundError:
             continue
     raise MisuseError(name, "no such module", hint="Put the file beside the experiment, or install its package")
+
+
+def _in_place(name: str) -> Path | None:
+    """The folder of a package that is installed in place (pip's --editable): it changes, its version does not."""
+    top = name.partition(".")[0]
+    for distribution in _distributions(top):
+        try:
+            origin = json.loads(importlib.metadata.distribution(distribution).read_text("direct_url.json") or "{}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        spec = importlib.util.find_spec(top) if origin.get("dir_info", {}).get("editable") else None
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
+        return None
+    return None
+
+
+def _distributions(top: str) -> Iterator[str]:
+    """Names under which the package of a module may be installed; most often the module's own."""
+    yield top
+    yield from _by_module().get(top, ())
+
+
+@functools.cache
+def _by_module() -> Mapping[str, list[str]]:
+    """Reads every installed package: longer than all the rest of a plan."""
+    return importlib.metadata.packages_distributions()
 
 
 def _parse(path: Path, label: str) -> Parsed:

@@ -100,13 +100,14 @@ def _remember(path: str, kind: str, stamp: tuple[int, int, int, int], value: str
 
 
 def _database() -> sqlite3.Connection:
-    return _open(str(state_dir()), os.getpid(), threading.get_ident())
+    return _open(os.environ.get("MIXBIT_HOME"), os.getpid(), threading.get_ident())
 
 
 @functools.cache
-def _open(folder: str, _pid: int, _thread: int) -> sqlite3.Connection:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(Path(folder) / "memo.sqlite", timeout=2.0)
+def _open(_home: str | None, _pid: int, _thread: int) -> sqlite3.Connection:
+    folder = state_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(folder / "memo.sqlite", timeout=2.0)
     database.execute("PRAGMA synchronous=OFF")
     database.execute("PRAGMA journal_mode=WAL")
     database.execute(

@@ -1,5 +1,6 @@
 """The stage contract: identity, hit, commit. Plumbing: outside every closure, versioned by hand."""
 
+import functools
 import hashlib
 import importlib.metadata
 import math
@@ -119,7 +120,7 @@ def identify(call: Call, context: Context) -> Record:
     """
     module = load_method("tasks", call.stage)
     code = code_of(call, context)
-    facts = {name: importlib.metadata.version(name) for name in getattr(module, "FACTS", ())} | code.packages
+    facts = {name: _version(name) for name in getattr(module, "FACTS", ())} | code.packages
     if hasattr(module, "facts"):
         facts |= module.facts(call.params)
     params = call.params.model_dump(mode="json")
@@ -134,6 +135,12 @@ def identify(call: Call, context: Context) -> Record:
     }
     key = hashlib.sha256(canonical_json(identity)).hexdigest()
     return Record(call.stage, key, params, inputs, code.files, dict(sorted(facts.items())), outputs={})
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Parsing a package's metadata takes longer than all else of a key; one process sees one version."""
+    return importlib.metadata.version(package)
 
 
 def look_up(store: Store, identity: Record) -> tuple[Record | None, str | None]:

@@ -54,6 +54,23 @@ def test_an_installed_package_counts_by_its_version(tmp_path):
     assert set(closure(["net"], [tmp_path]).packages) == {"numpy"}
 
 
+def test_a_package_installed_in_place_counts_by_its_code(tmp_path, monkeypatch):
+    package, info = tmp_path / "src" / "mynets", tmp_path / "site" / "mynets-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mynets\nVersion: 1\n")
+    (info / "direct_url.json").write_text('{"url": "file:///x", "dir_info": {"editable": true}}')
+    (tmp_path / "src").mkdir()
+    write(package, __init__="", block="def f(): return 1")
+    write(tmp_path / "user", net="from mynets import block")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    before = closure(["net"], [tmp_path / "user"])
+    write(package, block="def f(): return 2")
+    after = closure(["net"], [tmp_path / "user"])
+    assert before.files["mynets/block.py"] != after.files["mynets/block.py"]
+    assert before.packages == {}
+
+
 def test_plumbing_is_in_no_closure():
     files = closure(["tasks.layers"], []).files
     assert not {"tasks/stage.py", "mixbit/errors.py", "mixbit/load.py", "mixbit/config.py"} & set(files)
