@@ -6,19 +6,17 @@ CONTRACT_VERSION, raised by hand when it starts to change results.
 """
 
 import ast
-import functools
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixbit.errors import MisuseError, MixbitError
+from mixbit.errors import MixbitError
+from tasks.installed import in_place, installed
 from tasks.memo import memoised
 from tasks.place import ROOT
 
@@ -28,7 +26,7 @@ PLUMBING = frozenset(
     f"{package}.{name}"
     for package, names in {
         "mixbit": "config errors experiment faults load marked_yaml",
-        "tasks": "closure data memo place reason record stage stage_server store telemetry tracking",
+        "tasks": "closure data installed memo place reason record stage stage_server store telemetry tracking",
     }.items()
     for name in names.split()
 )
@@ -98,10 +96,10 @@ def _closure(modules: Sequence[str], search_path: Sequence[Path], snapshot: Snap
         seen.add(name)
         path = _locate(name, search_path)
         if path is None:
-            folder = _in_place(name)
+            folder = in_place(name)
             if folder is not None and folder not in search_path:
                 return _closure(modules, (*search_path, folder), snapshot)
-            packages |= _installed(name)
+            packages |= installed(name)
             continue
         label, mine = _label(path, search_path)
         if path not in snapshot.parsed:
@@ -123,7 +121,7 @@ def find_module(name: str, search_path: Sequence[Path]) -> None:
         MisuseError: there is none.
     """
     if _locate(name, search_path) is None:
-        _installed(name)
+        installed(name)
 
 
 def _candidates(entry: str, search_path: Sequence[Path], *, mine: bool) -> list[str]:
@@ -171,45 +169,6 @@ def _absolute(entry: str, name: str, is_package: bool) -> str:
     base = parts[: len(parts) - dots + (1 if is_package else 0)]
     module, _, imported = entry.lstrip(".").partition(":")
     return ".".join([*base, *([module] if module else [])]) + (f":{imported}" if imported else "")
-
-
-def _installed(name: str) -> dict[str, str]:
-    top = name.split(".", maxsplit=1)[0]
-    if top in sys.stdlib_module_names:
-        raise MisuseError(name, "the standard library makes no models, losses or data")
-    for distribution in _distributions(top):
-        try:
-            return {distribution: importlib.metadata.version(distribution)}
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    raise MisuseError(name, "no such module", hint="Put the file beside the experiment, or install its package")
-
-
-def _in_place(name: str) -> Path | None:
-    """The folder of a package that is installed in place (pip's --editable): it changes, its version does not."""
-    top = name.partition(".")[0]
-    for distribution in _distributions(top):
-        try:
-            origin = json.loads(importlib.metadata.distribution(distribution).read_text("direct_url.json") or "{}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        spec = importlib.util.find_spec(top) if origin.get("dir_info", {}).get("editable") else None
-        if spec is not None and spec.origin is not None:
-            return Path(spec.origin).parents[1 if spec.submodule_search_locations else 0]
-        return None
-    return None
-
-
-def _distributions(top: str) -> Iterator[str]:
-    """Names under which the package of a module may be installed; most often the module's own."""
-    yield top
-    yield from _by_module().get(top, ())
-
-
-@functools.cache
-def _by_module() -> Mapping[str, list[str]]:
-    """Reads every installed package: longer than all the rest of a plan."""
-    return importlib.metadata.packages_distributions()
 
 
 def _parse(path: Path, label: str) -> Parsed:
