@@ -25,9 +25,9 @@ FLOAT_BITS = 32
 PROFILES: Mapping[str, Entry | None] = {"limpq": (8, 8), "none": None}
 
 # The model of a packed file, in bytes, fitted to exported residual and mobile networks and meant to be rather too high.
-# Per output channel: scale, bias and the bias's own scale. Per layer: its nodes and its share of the file's metadata,
+# Per output channel: scale and bias. Per layer: its nodes and its share of the file's metadata,
 # its name wherever it is written, and what spreads activation codes below 8 bits over a byte.
-CHANNEL_BYTES = 12
+CHANNEL_BYTES = 8
 LAYER_BYTES = 880
 NAME_TIMES = 11
 STRETCH_BYTES = 220

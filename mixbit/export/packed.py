@@ -143,12 +143,23 @@ def _integer_constants(
         return weight, None
     if activation_scale is None:
         return weight, build.constant(f"{name}.bias", map_.bias.astype(np.float32))
-    bias = [build.constant(f"{name}.bias", fixed.bias), build.constant(f"{name}.bias_scale", fixed.bias_scale)]
+    # The bias's scale is this product to the last bit; four bytes a channel less than storing it.
+    product = build.step("Mul", [build.constant(f"{name}.scale", fixed.scale), _scale_of(build, layer)])
+    bias = [build.constant(f"{name}.bias", fixed.bias), product]
     return weight, build.node("DequantizeLinear", bias, f"{name}.b", {"axis": 0})
 
 
 def _scale_in_kernel(activation: ir.Node, stretches: Mapping[ir.Value, int]) -> np.float32:
     return np.float32(read_marker(activation).scale / np.float32(stretches[activation.outputs[0]]))
+
+
+def _scale_of(build: Builder, layer: Layer) -> ir.Value:
+    """The scale that the layer's input is dequantized with."""
+    x = build.values[_source(layer.node)].producer()
+    assert x is not None
+    scale = x.inputs[1]
+    assert scale is not None
+    return scale
 
 
 def _emit_weight(build: Builder, layer: Layer, fixed: Integers, codes: ir.Value) -> ir.Value:
