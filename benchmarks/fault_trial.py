@@ -116,7 +116,7 @@ def attempt(case: Case, fault: Fault, undisturbed: Reference) -> Outcome:
         return outcome
     outcome.amiss += _manners(fault, first)
     outcome.amiss += [f"after the kill {name} still ran" for name in _remaining(case)]
-    left = Left(_finished(case), _checkpoints(case))
+    left = Left(_finished(case) | _was_pending(fault, told), _checkpoints(case))
     again = case.run(every_s=fault.every_s)
     outcome.recovery_s = round(again.seconds, 1)
     _judge_(outcome, case, again, left, undisturbed)
@@ -172,6 +172,12 @@ def _finished(case: Case) -> set[str]:
         if all(_digest(blob(case, one.sha256)) == one.sha256 for one in record.outputs.values())
     }
     return keys | ({"dvc"} if _data_is_made(case) else set())
+
+
+def _was_pending(fault: Fault, told: list[dict[str, Any]]) -> set[str]:
+    """The key at which the kill struck, where the stage must have left a pending record, whether it did or not."""
+    after_it = fault.point.startswith(("upload", "FINISHED", "record")) or fault.point == "pending: after"
+    return {one["key"] for one in told if one["event"] == "kill" and after_it}
 
 
 def _data_is_made(case: Case) -> bool:

@@ -39,7 +39,7 @@ def reached(point: str, stage: str = "") -> None:
         return
     LEFT["hits"] -= 1
     if LEFT["hits"] == 0:
-        say("kill", point=point, stage=stage)
+        say("kill", point=point, stage=stage, key=NOW["key"])
         if "errno" in FAULT:
             _refuse()
             return
