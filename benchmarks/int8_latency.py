@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     rows = {}
     for name in options.networks:
         with tempfile.TemporaryDirectory() as temporary:

@@ -6,12 +6,12 @@ as they are and makes the steps of the int32 bias (activation scale * weight sca
 half a bias at 2 bits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from mixbit.export.activations import UNBOUNDED, emit_activation
+from mixbit.export.activations import UNBOUNDED, emit_activation, plus_zero
 from mixbit.export.build import INT2, Builder
 from mixbit.export.codes import broadcast, stretch_factor, weight_codes, weight_shift
 from mixbit.export.containers import emit_codes
@@ -48,8 +48,9 @@ def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
             build.values[node.outputs[0]] = emit_weight(build, node)
         elif is_marker(node):
             stretches[node.outputs[0]] = _stretch(node, layers)
-            limits = bounds.get(_source(node), UNBOUNDED)
-            build.values[node.outputs[0]] = _emit_quantizer(build, node, stretches, limits, forced=forced)
+            build.values[node.outputs[0]] = _emit_quantizer(build, node, stretches, bounds, forced=forced)
+        elif _pools_codes(node):
+            continue
         elif (swallowed := _swallowed(node)) is not None:
             build.values[node.outputs[0]] = build.values[_source(node)]
             bounds[node.outputs[0]] = swallowed
@@ -86,12 +87,37 @@ def _stretch(node: ir.Node, layers: Mapping[int, Layer]) -> int:
 
 
 def _emit_quantizer(
-    build: Builder, node: ir.Node, stretches: Mapping[ir.Value, int], limits: tuple[float, float], *, forced: bool
+    build: Builder,
+    node: ir.Node,
+    stretches: Mapping[ir.Value, int],
+    bounds: Mapping[ir.Value, tuple[float, float]],
+    *,
+    forced: bool,
 ) -> ir.Value:
-    x, quantizer = build.read(_source(node)), read_marker(node)
+    quantizer, source, pool = read_marker(node), _source(node), None
+    maker = source.producer()
+    if maker is not None and _pools_codes(maker):
+        pool, source = _pool(build, maker), _source(maker)
+    x = build.read(source)
     assert x is not None
-    stretch = stretches[node.outputs[0]]
-    return emit_activation(build, quantizer, x, quantizer.label, stretch=stretch, bounds=limits, forced=forced)
+    if is_marker(maker):  # from the 8 bits of a kernel's output to the policy's
+        x = plus_zero(build, x)
+    stretch, limits = stretches[node.outputs[0]], bounds.get(source, UNBOUNDED)
+    return emit_activation(
+        build, quantizer, x, quantizer.label, stretch=stretch, bounds=limits, pool=pool, forced=forced
+    )
+
+
+def _pools_codes(node: ir.Node) -> bool:
+    """Whether a maximum of floats can be one of codes: a quantizer alone reads it, and it alone a kernel's result."""
+    if node.op_type != "MaxPool" or node.outputs[0].is_graph_output() or is_marker(_source(node).producer()):
+        return False
+    readers, beside = node.outputs[0].consumers(), _source(node).consumers()
+    return len(node.outputs) == len(readers) == len(beside) == 1 and is_marker(readers[0])
+
+
+def _pool(build: Builder, node: ir.Node) -> Callable[[ir.Value], ir.Value]:
+    return lambda x: build.node("MaxPool", [x], str(node.outputs[0].name), node.attributes)
 
 
 def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int]) -> ir.Value:
@@ -171,9 +197,13 @@ def _emit_weight(build: Builder, layer: Layer, fixed: Integers, codes: ir.Value)
 
 
 def _swallowed(node: ir.Node) -> tuple[float, float] | None:
-    # A Relu or Clip read by activation quantizers only becomes bounds of their integer Clip.
+    # A Relu or Clip read by activation quantizers only, maybe through a pool, becomes bounds of their integer Clip.
     readers = node.outputs[0].consumers() if node.op_type in {"Relu", "Clip"} else ()
-    if not readers or node.outputs[0].is_graph_output() or not all(is_marker(reader) for reader in readers):
+    if (
+        not readers
+        or node.outputs[0].is_graph_output()
+        or not all(is_marker(reader) or _pools_codes(reader) for reader in readers)
+    ):
         return None
     if node.op_type == "Relu":
         return (0.0, np.inf)

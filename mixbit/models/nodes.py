@@ -11,6 +11,7 @@ from torch import fx, nn
 LAYERS = (nn.Conv2d, nn.Linear)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _RELUS = (F.relu, F.relu6, torch.relu)
+_MAX_POOLS = (F.max_pool2d, torch.max_pool2d)
 
 
 def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -33,6 +34,12 @@ def is_relu(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target == "relu"
     return node.target in _RELUS or isinstance(module_of(graph, node), nn.ReLU | nn.ReLU6)
+
+
+def is_max_pool(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether node takes the maximum over windows; kernels do this on codes."""
+    module = module_of(graph, node)
+    return (isinstance(module, nn.MaxPool2d) and not module.return_indices) or node.target in _MAX_POOLS
 
 
 def is_addition(node: fx.Node) -> bool:

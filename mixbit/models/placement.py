@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from torch import fx, nn
 
 from mixbit.errors import MisuseError
-from mixbit.models.nodes import is_addition, is_batchnorm, is_layer, is_relu, layer_calls, module_of
+from mixbit.models.nodes import is_addition, is_batchnorm, is_layer, is_max_pool, is_relu, layer_calls, module_of
 from mixbit.policy import NumBits, Policy
 
 OUTPUT_BITS = 8
@@ -62,9 +62,10 @@ def place(graph: fx.GraphModule, policy: Policy) -> list[Spot]:
     """Tensor quantizers under one policy, output quantizers first.
 
     Each tensor that quantized layers read has one quantizer at the policy's bits. The output of a layer, with the
-    BatchNorm and ReLU that its kernel absorbs, also gets one of 8 bit unless a policy quantizer is all that reads it,
-    because a kernel without a quantized output runs in float; so does a sum of such outputs. Where the policy says 8
-    bit too, one quantizer plays both parts. What makes the network output, and float layers, have no output quantizer.
+    BatchNorm, ReLU and maximum over windows that kernels compute on its codes, also gets one of 8 bit unless a policy
+    quantizer is all that reads it, because a kernel without a quantized output runs in float; so does a sum of such
+    outputs. Where the policy says 8 bit too, one quantizer plays both parts. What makes the network output, and float
+    layers, have no output quantizer.
     """
     tensors = read_bits(graph, policy)
     outputs = [
@@ -115,7 +116,11 @@ def _tail(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     tail, module = node, module_of(graph, node)
     # Of a Linear over sequences, BatchNorm does not normalize the output channels.
     scales = isinstance(module, nn.Conv2d) or (is_layer(module) and len(node.meta["shape"]) == 2)
-    for absorbed in (lambda user: scales and is_batchnorm(module_of(graph, user)), lambda user: is_relu(graph, user)):
+    for absorbed in (
+        lambda user: scales and is_batchnorm(module_of(graph, user)),
+        lambda user: is_relu(graph, user),
+        lambda user: is_max_pool(graph, user),
+    ):
         user = next(iter(tail.users), None)
         if len(tail.users) == 1 and user is not None and absorbed(user):
             tail = user

@@ -75,12 +75,20 @@ def test_a_layer_that_a_float_layer_reads_still_leaves_its_kernel_at_8_bit():
 
 
 def test_pooling_concatenation_and_other_activations_read_an_8_bit_tensor():
-    pooled = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU6(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 1))
+    pooled = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU6(), nn.AvgPool2d(2), nn.Conv2d(2, 2, 1))
     assert spots(pooled, (4, 4))["output_quantizers._1"] == 8
     silu = Body(lambda self, x: self.act(x), act=nn.SiLU())
     assert spots(silu, (4, 4))["output_quantizers.conv"] == 8
     joined = Body(lambda self, x: torch.cat([x.relu(), x], 1)[:, :4])
     assert spots(joined, (4, 4))["output_quantizers.conv"] == 8
+
+
+def test_a_maximum_over_windows_is_part_of_the_kernel_before_it():
+    functional = Body(lambda self, x: self.side(nn.functional.max_pool2d(x.relu(), 2)), side=nn.Conv2d(4, 4, 1))
+    module = Body(lambda self, x: self.side(self.pool(x.relu())), side=nn.Conv2d(4, 4, 1), pool=nn.MaxPool2d(2))
+    for model in (functional, module):
+        found = spots(model, (4, 4))
+        assert [path for path in found if path.startswith("output") and "side" not in path] == []
 
 
 def test_relu_is_absorbed_in_every_spelling():
