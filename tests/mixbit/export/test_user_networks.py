@@ -18,6 +18,17 @@ from tests.mixbit.models.user_networks import NETWORKS, SHAPE, Reused, Tokens
 WIDTHS = [(8, 8), (4, 4), (3, 5), (6, 3), (5, 7), (2, 6), (7, 4)]
 
 
+class Sum(nn.Module):
+    """x + part(x)."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        return (x + self.part(x)).relu()
+
+
 @pytest.fixture(scope="module", params=NETWORKS)
 def case(request):
     return make_case(WIDTHS, SHAPE, NETWORKS[request.param]())
@@ -98,3 +109,13 @@ def test_a_float_linear_over_tokens_is_reported_as_float():
     kernels = executed_kernels(case.packed, case.policy, threads=1)
     assert (kernels["up"].executed, kernels["up"].reason) == ("float", "")
     assert kernels["down"].executed == "int8"
+
+
+def test_a_stem_with_a_pool_before_a_residual_block_leaves_no_float_between_kernels():
+    stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
+    model = nn.Sequential(stem, Sum(nn.Conv2d(8, 8, 3, padding=1)), nn.Conv2d(8, 4, 3), nn.Flatten())
+    for entry in ((8, 8), (3, 3)):
+        case = make_case([entry], SHAPE, model)
+        kernels = {node.op_type for node in read_nodes(optimized_graph(case.packed, threads=1))}
+        assert "NhwcMaxPool" in kernels
+        assert not kernels & {"MaxPool", "Add", "QLinearMul"}
