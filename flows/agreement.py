@@ -45,13 +45,20 @@ def _misfits(declared: Declared, p: Parameters, layers: costs.Layers) -> Iterato
     if e.indicators is not None and e.policy is None and not any(told):
         asked = (layers, e.indicators.num_bits, e.fixed_layers, e.layers)
         told.append(_told(declared, ("layers",), costs.candidates, *asked))
+        told.append(_told(declared, ("layers",), _something_is_left, layers, e.fixed_layers, e.layers))
         ties = Ties(both=e.groups, activation=layers["shared_activations"])
         told += (
-            [] if told[-1] else [_told(declared, ("groups",), least_of_each, costs.candidates(*asked), layers, ties)]
+            [] if any(told) else [_told(declared, ("groups",), least_of_each, costs.candidates(*asked), layers, ties)]
         )
         if not any(told):
             yield from _unaffordable(declared, layers, least_of_each(costs.candidates(*asked), layers, ties))
     yield from (fault for faults in told for fault in faults)
+
+
+def _something_is_left(layers: costs.Layers, *by: Any) -> None:
+    if len(costs.fixed_entries(layers, *by)) == len(costs.run_layers(layers)):
+        hint = "Exclude fewer layers, or set fixed_layers: none"
+        raise MisuseError("layers", "no layer is left to search", hint=hint)
 
 
 def _told(declared: Declared, at: Location, check: Callable[..., object], *arguments: Any) -> list[MixbitError]:

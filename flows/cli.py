@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,7 +61,7 @@ def run(experiment: Path) -> None:
     from flows.experiment import leave_the_terminal_alone
 
     leave_the_terminal_alone()
-    until_the_end(lambda: flow(str(experiment.resolve())), servers.prefect_url)
+    until_the_end(lambda: flow(str(experiment)), servers.prefect_url)
 
 
 @cli.command()
@@ -121,6 +123,16 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - a fault of ours, or of user code where nobody foresaw one
+        sys.exit(_unforeseen(error))
+
+
+def _unforeseen(error: Exception) -> str:
+    """One line for the user; the traceback goes to a file for whoever mends it."""
+    with tempfile.NamedTemporaryFile("w", prefix="mixbit-", suffix=".log", delete=False) as log:
+        log.writelines(traceback.format_exception(error))
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"error: unforeseen {said}. What was finished is kept; the traceback is in {log.name}"
 
 
 def _leave(error: MixbitError) -> NoReturn:

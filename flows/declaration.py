@@ -8,7 +8,7 @@ from typing import Any
 from mixbit.config import Marks, in_order, validate
 from mixbit.devices.device import find_device
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import Experiment, Indicators
+from mixbit.experiment import Experiment, Indicators, Target
 from mixbit.faults import did_you_mean
 from mixbit.load import check_reference, load_method, method_names
 from mixbit.marked_yaml import Location, read_marked
@@ -16,6 +16,7 @@ from tasks.closure import find_module
 from tasks.data import names
 
 METHODS = "policies.indicators"
+REFERENCE_NAMES = ("float", "w8a8")
 REFERENCES = (("model", "factory"), ("data", "callable"), ("task", "loss"), ("task", "metric"))
 BASELINES = "policies.baselines"
 FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
@@ -58,6 +59,8 @@ def read_experiment(path: Path, root: Path) -> Declared:
     files, missing = _files(data, marks, folders)
     faults += [*more, *unsettled, *missing, *_data_names(data, marks, root), *_baselines(data, marks)]
     faults += [*_modules(data, marks, folders), *_devices(data, marks)]
+    if experiment is not None:
+        faults += _same_cells(experiment, files, marks)
     if experiment is None or faults:
         raise ConfigError(in_order(faults))
     return Declared(experiment, path, base, folders, marks, settings if experiment.indicators else None, files)
@@ -170,3 +173,19 @@ def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:
             yield marks.fault(
                 ("baselines", place), "reads indicators, which a given policy has not", got=name, hint=hint
             )
+
+
+def _same_cells(experiment: Experiment, files: dict[str, Path], marks: Marks) -> Iterator[MixbitError]:
+    """No two policies of an experiment may be called the same: references, budgets, their tries and baselines."""
+    taken = dict.fromkeys(REFERENCE_NAMES, "the reference of this name")
+    named: dict[str, Location] = {name: ("budgets", name) for name in experiment.budgets}
+    if "policy" in files:
+        named[files["policy"].stem] = ("policy",)
+    for name, location in named.items():
+        budget = experiment.budgets.get(name)
+        tries = budget.smallest.tries if isinstance(budget, Target) else 0
+        own = [*experiment.baselines, *(str(number + 1) for number in range(tries))]
+        for cell in (name, *(f"{name}-{suffix}" for suffix in own)):
+            if cell in taken:
+                yield marks.fault(location, f"{cell} would also be {taken[cell]}", hint="Call it otherwise")
+            taken.setdefault(cell, f"a cell of {name}")

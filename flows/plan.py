@@ -141,15 +141,18 @@ class Planner:
             self.context = replace(self.context, server=None)
             return None
 
-    def _first_look(self, identity: Record) -> Record | None:
+    def _first_look(self, identity: Record) -> Record:
         """A network nobody has looked at yet: its layers need torch, so a child process runs that one stage."""
         self.notes.append(f"first look at {self.declared.experiment.model.factory}: ran `layers` in a child process")
         command = [sys.executable, "-m", "flows.first_look", str(self.declared.path)]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=_child_environment())
         if ran.returncode:
             lines = [line.removeprefix("error: ") for line in ran.stderr.splitlines() if line.startswith("error: ")]
-            raise RunError(lines or [f"layers: failed: {ran.stderr.strip().splitlines()[-1:]}"])
-        return look_up(self.context.store, identity)[0]
+            raise RunError(lines or [f"layers: failed: {' '.join(ran.stderr.strip().splitlines()[-1:])}"])
+        record = look_up(self.context.store, identity)[0]
+        if record is None:
+            raise MixbitError("layers", "the look at the network ended without a result", hint="Does your code exit?")
+        return record
 
 
 def _child_environment() -> dict[str, str]:

@@ -77,12 +77,15 @@ Limit = Annotated[int | float | str, BeforeValidator(_limit)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
+MOST_EPOCHS, MOST_THREADS, LARGEST_SEED, LARGEST_RATE = 1_000_000, 1024, 2**32 - 1, 1000.0
+
+
 class Training(Settings):
     """A supervised schedule: SGD with momentum and a cosine."""
 
-    epochs: int = Field(ge=1, description="a whole number >= 1")
+    epochs: int = Field(ge=1, le=MOST_EPOCHS, description="a whole number >= 1")
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0)
+    learning_rate: float = Field(default=0.05, gt=0, le=LARGEST_RATE)
     weight_decay: float = Field(default=5e-4, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
@@ -143,7 +146,7 @@ class Proxy(Settings):
 
     method: Literal["stratified", "herding", "k_centre"] = "stratified"
     fraction: float = Field(gt=0, le=1, description="the share of train to take, a number > 0 and <= 1")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
 
 class Indicators(Settings):
@@ -192,10 +195,10 @@ class LayerRule(Settings):
 class Finetune(Settings):
     """Quantization-aware training under one policy."""
 
-    epochs: int = Field(ge=1, description="a whole number >= 1")
+    epochs: int = Field(ge=1, le=MOST_EPOCHS, description="a whole number >= 1")
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=0.01, gt=0)
-    scale_learning_rate: float = Field(default=0.01, gt=0)
+    learning_rate: float = Field(default=0.01, gt=0, le=LARGEST_RATE)
+    scale_learning_rate: float = Field(default=0.01, gt=0, le=LARGEST_RATE)
     weight_decay: float = Field(default=1e-4, ge=0)
     start: Literal["supernet", "float"] = "supernet"
     distill: float = Field(default=0.0, ge=0, le=1)
@@ -263,8 +266,8 @@ class Experiment(Settings):
     policy: File | None = None
     finetune: Finetune | Literal["none"] = Field(description="none, or a mapping with epochs")
     devices: tuple[Name, ...] = ("local",)
-    seed: int = Field(default=0, ge=0)
-    threads: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    threads: int = Field(default=1, ge=1, le=MOST_THREADS)
 
     @model_validator(mode="after")
     def _policy_or_search(self) -> "Experiment":

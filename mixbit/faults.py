@@ -130,7 +130,8 @@ def _expectation(detail: ErrorDetails, value: Any) -> tuple[str, str | None]:
         expected, _, hint = str(context["error"]).removeprefix("expected ").partition(". ")
     elif kind in BOUNDS:
         name, sign = BOUNDS[kind]
-        expected = f"a number {sign} {context[name]:g}"
+        bound = context[name]
+        expected = f"a number {sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
     elif kind == "literal_error":
         expected = str(context["expected"]).replace("'", "")
         hint = _near_word(value, expected.replace(" or ", ", ").split(", "))

@@ -198,7 +198,9 @@ def syntax_tree(content: bytes) -> ast.Module:
 def _read(path: Path) -> Parsed:
     try:
         tree = syntax_tree(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
+    except SyntaxError as error:
+        return {"fault": f"line {error.lineno}: does not parse: {error.msg}"}
+    except ValueError as error:
         return {"fault": f"does not parse: {error}"}
     imports: list[str] = []
     for node in ast.walk(tree):

@@ -17,6 +17,7 @@ from mixbit.errors import MixbitError
 from mixbit.load import load_method, load_module
 from mixbit.policy import canonical_json
 from tasks.closure import Closure, Snapshot, closure
+from tasks.memo import sha256_file, tree_sha256
 from tasks.place import ROOT
 from tasks.reason import reason
 from tasks.record import CONTRACT_VERSION, Input, Record
@@ -228,6 +229,7 @@ def _compute(call: Call, context: Context, identity: Record, progress: Progress)
         raise MixbitError(call.cell, f"code of yours left by sys.exit({error.code!r})", hint=hint) from error
     seconds = round(time.monotonic() - began_s, 3)
     _check_figures(call.cell, figures)
+    _check_sources(call)
     outputs = {name: context.store.put(work.out / name) for name in _written(call.cell, module, work.out)}
     return replace(identity, outputs=outputs, figures=dict(sorted(figures.items())), seconds=seconds)
 
@@ -254,6 +256,15 @@ def _written(cell: str, module: ModuleType, out: Path) -> tuple[str, ...]:
     missing = [name for name in names if not (out / name).is_file()]
     assert not missing, f"{cell} did not write {missing}"
     return names
+
+
+def _check_sources(call: Call) -> None:
+    """A user's file that changed since it was hashed may have been read as it is now: nothing may carry this key."""
+    for name, artifact in call.inputs.items():
+        path = artifact.path
+        if path is not None and (tree_sha256(path) if path.is_dir() else sha256_file(path)) != artifact.sha256:
+            hint = "Nothing was kept; run again"
+            raise MixbitError(f"{call.cell}: input {name}", f"{path.name} changed while it was read", hint=hint)
 
 
 def _check_figures(cell: str, figures: Mapping[str, float]) -> None:

@@ -71,10 +71,6 @@ class Store:
         """The commit marker: after this, and only then, the stage counts as computed."""
         write_atomic(self._record_path(record.stage, record.key), record.to_json())
 
-    def drop_record(self, stage: str, key: str) -> None:
-        """Forget a record whose outputs are gone."""
-        self._record_path(stage, key).unlink(missing_ok=True)
-
     def latest(self, experiment: str, cell: str) -> Record | None:
         """What this cell of this experiment was last time; only to tell reasons, never to find hits."""
         try:

@@ -5,6 +5,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,8 +74,9 @@ def trace(url: str, what: str) -> Trace:
     """
     subject = resolve(url, what)
     roots = _roots(subject)
-    made_from = lineage(url, roots)
     is_experiment_run = subject.run is not None and bool(subject.run.uses)
+    beside = [subject.run] if is_experiment_run and subject.run else _experiment_runs(url, roots)
+    made_from = lineage(url, roots, {run_id for run in beside[:1] for run_id in run.uses.values()})
     used_by = [] if is_experiment_run else users(url, _digests(subject))
     runs = [*(made_from.runs[root] for root in roots), *used_by]
     packed = dict.fromkeys(run.outputs[PACKED] for run in runs if PACKED in run.outputs)
@@ -103,12 +105,17 @@ def resolve(url: str, what: str) -> Subject:
     raise MisuseError(what, "", expected=EXPECTED, got="a folder" if Path(what).is_dir() else "none of these")
 
 
-def lineage(url: str, roots: Iterable[str]) -> Lineage:
-    """Every run that the roots depend on, themselves included."""
+def lineage(url: str, roots: Iterable[str], beside: AbstractSet[str] = frozenset()) -> Lineage:
+    """Every run that the roots depend on, themselves included.
+
+    Where several runs made the same bytes, the one in `beside` (used by the same experiment run), else the first.
+    """
     runs: dict[str, Run] = {}
     edges: dict[str, list[Edge]] = {}
     twins: dict[str, list[str]] = {}
-    makers = functools.cache(lambda sha256, artifact: _makers(url, sha256, artifact))
+    makers = functools.cache(
+        lambda sha256, artifact: sorted(_makers(url, sha256, artifact), key=lambda run: run.run_id not in beside)
+    )
     waiting = [get_run(url, run_id) for run_id in roots]
     while waiting:
         run = waiting.pop(0)

@@ -1,7 +1,7 @@
 """Computing again, in an empty store, what a result was made of: every stage is judged on its recorded inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +19,11 @@ from tasks.tracking import fetch_output, fetch_record
 from tasks.tracking_rest import ArtifactLost
 from tasks.tracking_runs import Run
 
-State = Literal["identical", "differs", "measured", "not needed", "impossible"]
+State = Literal["identical", "differs", "measured", "impossible"]
 UNEXPLAINED = (
     "code, parameters, inputs and facts are as recorded: another processor or library build, "
     "or the stage is not deterministic"
 )
-STANDS_IN = "no source of it here; another stage made the same bytes of what is used"
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Verdict:
     Attributes:
         stage: its name.
         run_id: the run that was computed again.
-        state: `measured` stages are not computed: their bytes are never the same twice. `not needed`: its own source is
-            not here, but another stage of the lineage made every byte that is used of it.
+        state: `measured` stages are not computed: their bytes are never the same twice.
         files: output -> (recorded sha256, sha256 made now), where they differ; None where the file is not made now.
         why: what differs between then and now; why it could not be computed.
         adopted: the reason, where the recorded bytes were made by other code and adopted.
@@ -89,29 +87,8 @@ def verify(origin: Origin, context: Context, progress: Progress) -> Iterator[Ver
     """
     records = {run.run_id: _record(origin.server, run) for run in in_order(origin.lineage)}
     _read_code(list(records.values()), context)
-    impossible = []
     for run_id, record in records.items():
-        verdict = _judged(run_id, record, origin, context, progress)
-        if verdict.state == "impossible":
-            impossible.append(verdict)  # what another stage makes may stand in for it
-        else:
-            yield verdict
-    used = _used(records, origin.lineage)
-    for verdict in impossible:
-        digests = used.get(verdict.run_id, set())
-        made = bool(digests) and all(context.store.blob(sha256).is_file() for sha256 in digests)
-        yield replace(verdict, state="not needed", why=STANDS_IN) if made else verdict
-
-
-def _used(records: Mapping[str, Record | Verdict], lineage: Lineage) -> dict[str, set[str]]:
-    """Run -> digests of its outputs that other runs of the lineage read."""
-    used: dict[str, set[str]] = {}
-    for run_id, record in records.items():
-        inputs = record.inputs if isinstance(record, Record) else {}
-        for edge in lineage.edges[run_id]:
-            if edge.maker is not None and edge.name in inputs:
-                used.setdefault(edge.maker, set()).add(inputs[edge.name].sha256)
-    return used
+        yield _judged(run_id, record, origin, context, progress)
 
 
 def _record(server: str, run: Run) -> Record | Verdict:

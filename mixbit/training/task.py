@@ -82,6 +82,9 @@ def user_task(
         value = _call(loss, loss_name, outputs, targets)
         if not isinstance(value, Tensor) or value.ndim != 0:
             raise MixbitError(loss_name, "wrong result", expected="a scalar tensor", got=_kind(value))
+        if outputs.requires_grad and not value.requires_grad:
+            hint = "Compute it from outputs with tensor operations, without detach, item or numpy"
+            raise MixbitError(loss_name, "has no gradient", expected="a differentiable scalar", hint=hint)
         return value
 
     def losses(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ def net(width=4):
     layers = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
     for _ in range(2):
         layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.add_module("head", nn.Linear(width, 3))
+    return net
 """
 EXPERIMENT = """
 model:
@@ -83,10 +85,16 @@ class Tiny:
         return {cell["cell"]: cell for cell in json.loads(done.stdout)["cells"]}
 
 
+def own(folder, network):
+    """The network with a layer called after the folder."""
+    return network.replace('"head"', f'"head_{zlib.crc32(bytes(folder)):08x}"')
+
+
 def make_tiny(folder, **urls):
     """Three classes of 6x6 pictures that a tiny network can tell apart.
 
-    The folder's name goes into four pixels: experiments that share a server must not find each other's results.
+    The folder's name goes into four pixels and the name of a layer, and so into every key: experiments that share a
+    server must not find each other's results, not even of a policy that they have in common.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -98,7 +106,7 @@ def make_tiny(folder, **urls):
         arrays |= {f"{split}_x": x.astype(np.uint8), f"{split}_y": y.astype(np.int64)}
     arrays["train_x"][0, 0, 5, :4] = list(zlib.crc32(bytes(folder)).to_bytes(4, "big"))
     np.savez(folder / "shapes.npz", **arrays)
-    (folder / "tinynet.py").write_text(NETWORK)
+    (folder / "tinynet.py").write_text(own(folder, NETWORK))
     (folder / "tiny.yaml").write_text(EXPERIMENT)
     environment = {**os.environ, "MIXBIT_HOME": str(folder / "state"), "PYTHONPATH": str(ROOT), **urls}
     return Tiny(folder, environment)

@@ -24,6 +24,9 @@ REFUSED_BY_PLAN = {
     "unknown budget": ("bitops: w4a4", "watts: 5", "watts"),
     "missing data": ("npz: shapes.npz", "npz: shape.npz", "data.npz"),
     "standard library": ("tinynet:net", "os:system", "model.factory"),
+    "a name taken by a reference": ("w4a4: {", "w8a8: {", "budgets.w8a8"),
+    "a name taken by a baseline": ("w4a4: {", "w4a4: {bitops: w4a4}\n  w4a4-uniform: {", "budgets.w4a4-uniform"),
+    "a seed too large": ("finetune:", "seed: 1000000000000000000000\nfinetune:", "seed"),
     "unknown device": ("finetune:", "devices: [pi5]\nfinetune:", "devices[0]"),
     "missing module": ("tinynet:net", "tinnynet:net", "model.factory"),
     "unknown method": ("indicators:\n", "indicators:\n  method: limqp\n", "indicators.method"),
@@ -148,6 +151,7 @@ MISFITS = {
     "a rule that matches nothing": ("finetune:", "layers: {'9*': {min_bits: 4}}\nfinetune:", "matches no layer"),
     "a rule that leaves nothing": ("finetune:", "layers: {'3': {min_bits: 5, max_bits: 6}}\nfinetune:", "no candidate"),
     "a rule against the profile": ("finetune:", "layers: {'0': {max_bits: 4}}\nfinetune:", "fixed to 8 bits"),
+    "nothing left to search": ("finetune:", "layers: {'*': {exclude: true}}\nfinetune:", "no layer is left"),
     "a size no policy has": ("{bitops: w4a4}", "{size_bits: 900x}", "budgets.w4a4.size_bits: no policy fits"),
 }
 
@@ -206,7 +210,7 @@ def test_layers_that_forward_never_runs_do_not_matter(tiny):
 
 
 def test_a_half_precision_network_is_refused_before_any_training(tiny):
-    network = (tiny.folder / "tinynet.py").read_text().replace("nn.Linear(width, 3))", "nn.Linear(width, 3)).half()")
+    network = (tiny.folder / "tinynet.py").read_text().replace("return net", "return net.half()")
     (tiny.folder / "tinynet.py").write_text(network)
     refused(tiny.mixbit("run", tiny.file), 1, "layers", "float32")
 

@@ -66,6 +66,10 @@ def process_of(state, name):
     return ServerProcess(**json.loads((state / "servers.json").read_text())[name]["process"])
 
 
+def lives(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def test_real_servers_answer_stay_and_stop(pair):
     state, first = pair
     assert servers.ensure(state) == first
@@ -77,7 +81,7 @@ def test_real_servers_answer_stay_and_stop(pair):
     assert (state / "mlflow" / "mlflow.db").exists()
     found = [member for name in servers.NAMES for member in members(process_of(state, name))]
     assert sorted(servers.stop_all(state)) == ["mlflow", "prefect"]
-    assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in found)
+    assert wait_until(lambda: not any(map(lives, found)), 10)
     assert {one.state for one in servers.look(state)} == {"stopped"}
 
 

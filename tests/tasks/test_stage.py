@@ -202,3 +202,12 @@ def test_single_flight_computes_once_for_two_threads(context):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: run(context), range(2)))
     assert len(RUNS) == 1
+
+
+def test_a_source_that_changes_while_it_is_read_leaves_no_result(context):
+    asked = call(context)
+    path = asked.inputs["x"].path
+    again = replace(context, snapshot=Snapshot())
+    with pytest.raises(MixbitError, match="double: input x: input-61 changed while it was read"):
+        run_stage(asked, again, lambda _why: path.write_bytes(b"b"), lambda *_: None)
+    assert run(context)[0].was == "computed"
