@@ -77,7 +77,7 @@ Limit = Annotated[int | float | str, BeforeValidator(_limit)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
-MOST_EPOCHS, MOST_THREADS, LARGEST_SEED, LARGEST_RATE = 1_000_000, 1024, 2**32 - 1, 1000.0
+MOST_EPOCHS, MOST_THREADS, LARGEST_SEED, LARGEST_RATE = 1_000_000, 1024, 2**32 - 1, 1e30
 
 
 class Training(Settings):
