@@ -9,17 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from tiny_network import NETWORK
 
 ROOT = Path(__file__).resolve().parent.parent
-NETWORK = """
-from torch import nn
-
-def net(width=4):
-    layers = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    for _ in range(2):
-        layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
-"""
 CLASSES, SIDE = 3, 6
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.tiny_network import NETWORK
 from flows.server_process import ServerProcess, members, wait_until
 from tasks.place import ROOT
 from tasks.record import Record
@@ -40,14 +41,6 @@ for split, count in {"train": 60, "val": 24, "test": 24}.items():
     x[np.arange(count), 0, y * 2] += 150
     arrays |= {f"{split}_x": x.astype(np.uint8), f"{split}_y": y.astype(np.int64)}
 np.savez("data/shapes.npz", **arrays)
-"""
-NETWORK = """
-from torch import nn
-def net(width=4):
-    layers = [nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    for _ in range(2):
-        layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
 """
 EXPERIMENT = """
 model: {factory: faultnet:net, train: {epochs: 2, batch_size: 16}}

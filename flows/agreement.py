@@ -46,12 +46,11 @@ def _misfits(declared: Declared, p: Parameters, layers: costs.Layers) -> Iterato
         asked = (layers, e.indicators.num_bits, e.fixed_layers, e.layers)
         told.append(_told(declared, ("layers",), costs.candidates, *asked))
         told.append(_told(declared, ("layers",), _something_is_left, layers, e.fixed_layers, e.layers))
-        ties = Ties(both=e.groups, activation=layers["shared_activations"])
-        told += (
-            [] if any(told) else [_told(declared, ("groups",), least_of_each, costs.candidates(*asked), layers, ties)]
-        )
         if not any(told):
-            yield from _unaffordable(declared, layers, least_of_each(costs.candidates(*asked), layers, ties))
+            ties, least = Ties(both=e.groups, activation=layers["shared_activations"]), dict[str, int]()
+            entries = costs.candidates(*asked)
+            told.append(_told(declared, ("groups",), lambda: least.update(least_of_each(entries, layers, ties))))
+            told.append(list(_unaffordable(declared, layers, least)) if least else [])
     yield from (fault for faults in told for fault in faults)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mixbit.config import Marks, in_order, validate
-from mixbit.devices.device import find_device
+from mixbit.devices.device import FLOAT, W8A8, find_device
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Experiment, Indicators, Target
 from mixbit.faults import did_you_mean
@@ -16,7 +16,6 @@ from tasks.closure import find_module
 from tasks.data import names
 
 METHODS = "policies.indicators"
-REFERENCE_NAMES = ("float", "w8a8")
 REFERENCES = (("model", "factory"), ("data", "callable"), ("task", "loss"), ("task", "metric"))
 BASELINES = "policies.baselines"
 FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
@@ -177,7 +176,7 @@ def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:
 
 def _same_cells(experiment: Experiment, files: dict[str, Path], marks: Marks) -> Iterator[MixbitError]:
     """No two policies of an experiment may be called the same: references, budgets, their tries and baselines."""
-    taken = dict.fromkeys(REFERENCE_NAMES, "the reference of this name")
+    taken = dict.fromkeys((FLOAT, W8A8), "the reference of this name")
     named: dict[str, Location] = {name: ("budgets", name) for name in experiment.budgets}
     if "policy" in files:
         named[files["policy"].stem] = ("policy",)

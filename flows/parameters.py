@@ -5,6 +5,7 @@ from typing import Any
 
 from flows.declaration import Declared
 from flows.sources import dataset_source
+from mixbit.devices.device import FLOAT, W8A8
 from mixbit.experiment import Proxy, Smallest, Target
 from mixbit.policy import MAX_BITS, MIN_BITS
 from tasks import (
@@ -104,8 +105,8 @@ def _policies(declared: Declared, search: policy.Params) -> dict[str, policy.Par
 def _references(declared: Declared) -> dict[str, baseline.Params]:
     """Without excluded layers, which may be such that no int8 kernel computes them."""
     return {
-        "float": baseline.Params(weight_bits="float", activation_bits="float"),
-        "w8a8": baseline.Params(weight_bits=8, activation_bits=8, excluded=_excluded(declared)),
+        FLOAT: baseline.Params(weight_bits="float", activation_bits="float"),
+        W8A8: baseline.Params(weight_bits=8, activation_bits=8, excluded=_excluded(declared)),
     }
 
 

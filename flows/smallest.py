@@ -65,7 +65,7 @@ class Walk:
     @property
     def end(self) -> Try | None:
         """The cheapest try that is good enough, or one that no run has judged yet; None when none is good enough."""
-        good = [one for one in self.tries if one.drop is not None and one.drop <= self.wanted.metric_drop + ROUNDING]
+        good = [one for one in self.tries if one.drop is not None and _is_good(self.wanted, one.drop)]
         unjudged = [one for one in self.tries if one.drop is None]
         return next(iter(unjudged), None) or min(good, key=lambda one: (one.cost, one.number), default=None)
 
@@ -105,8 +105,12 @@ def walk(wanted: Smallest, between: Range | None, attempt: Callable[[int, int], 
         tries.append(tried)
         if tried.drop is None or tried.cost is None or limit == between.most:
             break
-        low, high = (low, tried.cost) if tried.drop <= wanted.metric_drop + ROUNDING else (float(limit), high)
+        low, high = (low, tried.cost) if _is_good(wanted, tried.drop) else (float(limit), high)
     return Walk(wanted, tuple(tries))
+
+
+def _is_good(wanted: Smallest, drop: float) -> bool:
+    return drop <= wanted.metric_drop + ROUNDING
 
 
 def _none_is_good(wanted: Smallest, tries: list[Try]) -> bool:

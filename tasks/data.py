@@ -21,7 +21,7 @@ from mixbit.faults import did_you_mean
 from tasks.dvc_killed import forget_dead, spared
 from tasks.dvc_state import read_pipeline
 from tasks.dvc_yaml import DvcStage
-from tasks.memo import sha256_file, tree_sha256
+from tasks.memo import source_sha256
 from tasks.place import ROOT, state_dir
 from tasks.telemetry import quiet_environment
 
@@ -66,9 +66,7 @@ class Source:
         Raises:
             MixbitError: it can't be read.
         """
-        if self.path is None:
-            return None
-        return tree_sha256(self.path) if self.path.is_dir() else sha256_file(self.path)
+        return source_sha256(self.path) if self.path is not None else None
 
     def dataset_params(self) -> dict[str, Any]:
         """The fields of the `dataset` stage's Params."""

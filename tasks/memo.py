@@ -50,6 +50,11 @@ def tree_sha256(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def source_sha256(path: Path) -> str:
+    """Digest of what a user or DVC made: a file's bytes, or a folder's tree."""
+    return tree_sha256(path) if path.is_dir() else sha256_file(path)
+
+
 def memoised(path: Path, kind: str, compute: Callable[[Path], str]) -> str:
     """`compute(path)`, or what it gave when the file last looked exactly like this.
 

@@ -17,7 +17,7 @@ from mixbit.errors import MixbitError
 from mixbit.load import load_method, load_module
 from mixbit.policy import canonical_json
 from tasks.closure import Closure, Snapshot, closure
-from tasks.memo import sha256_file, tree_sha256
+from tasks.memo import source_sha256
 from tasks.place import ROOT
 from tasks.reason import reason
 from tasks.record import CONTRACT_VERSION, Input, Record
@@ -262,7 +262,7 @@ def _check_sources(call: Call) -> None:
     """A user's file that changed since it was hashed may have been read as it is now: nothing may carry this key."""
     for name, artifact in call.inputs.items():
         path = artifact.path
-        if path is not None and (tree_sha256(path) if path.is_dir() else sha256_file(path)) != artifact.sha256:
+        if path is not None and source_sha256(path) != artifact.sha256:
             hint = "Nothing was kept; run again"
             raise MixbitError(f"{call.cell}: input {name}", f"{path.name} changed while it was read", hint=hint)
 
