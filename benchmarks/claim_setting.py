@@ -29,7 +29,7 @@ class Setting:
     num_classes: int = 47
     proxy: float = 0.25
     float_epochs: int = 5
-    indicator_epochs: int = 1
+    indicator_epochs: int = 3
     finetune_epochs: int = 1
     seeds: tuple[int, ...] = (0, 1, 2)
     alpha: float = 3.0
