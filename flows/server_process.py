@@ -75,9 +75,17 @@ def stop(process: ServerProcess, grace_s: float = STOP_S) -> bool:
                 member.send_signal(signal_number)
             except psutil.NoSuchProcess:
                 continue
-        if wait_until(lambda: not members(process), grace_s):
+        if wait_until(lambda: not any(map(_runs, found)) and not members(process), grace_s):
             break
     return bool(found)
+
+
+def _runs(found: psutil.Process) -> bool:
+    """A process that ends loses its environment, and so its token, before it lets go of its port."""
+    try:
+        return bool(found.is_running() and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(holds: Callable[[], bool], timeout_s: float) -> bool:
