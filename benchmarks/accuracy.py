@@ -1,9 +1,10 @@
 """Accuracy against mean weight bits on glyphs: `python -m benchmarks.accuracy FOLDER [FLOAT_MODEL] [--finetune]`.
 
 One experiment, run by `mixbit run`: ResNet-20, 8-bit activations at 4, 3, 2.5 and 2 bits a weight (sizes count all
-weights, the 8-bit first and last layers too; at 2 bits all others have 2), and the BitOps of W4A4, each beside the
-uniform policy. Without fine-tuning, or with one epoch each. Run it again to go on: every stage is cached. The rows of
-other toolkits were measured on glyphs of another seed and another float model: compare what is lost, not what is left.
+weights, the 8-bit first and last layers too; at 2 bits all others have 2), and the BitOps of W4A4. Without fine-tuning
+(the super-net's weights, BatchNorm re-estimated), or with one epoch each. Run it again to go on: every stage is cached.
+The rows of other toolkits were measured on glyphs of another seed and another float model: compare what is lost, not
+what is left.
 """
 
 import json
@@ -44,7 +45,7 @@ def experiment(checkpoint: str | None, *, finetune: bool) -> dict[str, Any]:
         "model": {**network, **weights},
         "data": "glyphs",
         "proxy": {"fraction": 0.25},
-        "indicators": {"num_bits": [2, 3, 4, 5, 6, 8], "settings": {"epochs": 1}},
+        "indicators": {"num_bits": [2, 3, 4, 5, 6, 8], "settings": {"epochs": 3}},
         "allocation": {"alpha": 3.0},
         "budgets": BUDGETS,
         "baselines": [],

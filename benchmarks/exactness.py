@@ -4,6 +4,7 @@ Accuracy on all of test of the simulated network and of the file itself, how oft
 flipped codes. Needs `dvc repro glyphs`.
 
 Example: .venv/bin/python benchmarks/exactness.py --model resnet8 --epochs 4 --finetune 1
+Example: .venv/bin/python benchmarks/exactness.py --float float_model.safetensors --finetune 2
 """
 
 import argparse
@@ -24,6 +25,7 @@ from mixbit.export.packed import lower_packed
 from mixbit.export.ref import lower_ref
 from mixbit.export.save import to_bytes
 from mixbit.models import resnet
+from mixbit.models.build import load_checkpoint_
 from mixbit.models.graph import describe_layers
 from mixbit.models.quantize import build_quantized
 from mixbit.training.batches import Pictures, calibration_pictures, normalize
@@ -80,13 +82,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--float", type=Path, help="weights of a trained model; nothing is trained in float then")
     parser.add_argument("--finetune", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     data = splits()
     model = getattr(resnet, arguments.model)(47, 1)
-    trained_(model, data, Schedule(arguments.epochs, 64, 0.1, 5e-4))
+    if arguments.float:
+        load_checkpoint_(model, arguments.float)
+    else:
+        trained_(model, data, Schedule(arguments.epochs, 64, 0.1, 5e-4))
+    model.eval()
     layers = describe_layers(model, data["test"].x.shape[1:])
     rows = {"float": row(model, data)}
     names = [layer["name"] for layer in layers["layers"]]
