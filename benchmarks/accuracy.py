@@ -46,7 +46,7 @@ def experiment(checkpoint: str | None, *, finetune: bool) -> dict[str, Any]:
         "data": "glyphs",
         "proxy": {"fraction": 0.25},
         "indicators": {"num_bits": [2, 3, 4, 5, 6, 8], "settings": {"epochs": 3}},
-        "allocation": {"alpha": 3.0},
+        "allocation": {"alpha": "balanced"},
         "budgets": BUDGETS,
         "baselines": [],
         "finetune": {"epochs": 1, "batch_size": 128, "learning_rate": 0.03} if finetune else "none",

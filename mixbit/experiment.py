@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
@@ -170,7 +170,7 @@ class Indicators(Settings):
 class Allocation(Settings):
     """How harm is weighed and how long the solver may take."""
 
-    alpha: float = Field(default=1.0, gt=0)
+    alpha: Literal["balanced"] | PositiveFloat = "balanced"
     time_limit_s: int = Field(default=60, ge=1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from mixbit.config import Settings, read_yaml
 from mixbit.costs import policy_costs, resolve_limits
@@ -30,7 +30,7 @@ class Params(Settings):
 
     Attributes:
         budget: cost name -> limit, as requested.
-        alpha: harm of an entry = activation harm + alpha * weight harm.
+        alpha: harm of an entry = activation harm + alpha * weight harm; `balanced`: see `policies.search.balance`.
         num_bits: candidates.
         fixed_layers: profile of the layers that take no part.
         groups: layers that share both bits.
@@ -39,7 +39,7 @@ class Params(Settings):
     """
 
     budget: dict[Literal["bitops", "size_bits", "file_bytes"], Limit] = Field(default={})
-    alpha: float = Field(default=1.0, gt=0)
+    alpha: Literal["balanced"] | PositiveFloat = "balanced"
     num_bits: tuple[Bits, ...] = ()
     fixed_layers: Literal["limpq", "none"] = "limpq"
     groups: tuple[tuple[str, ...], ...] = ()
@@ -131,7 +131,7 @@ def _searched(work: Work, layers: Layers, params: Params) -> tuple[dict[str, Ent
     if not found.policy:
         raise no_policy(found, search.limits)
     choice = {
-        "alpha": params.alpha,
+        "alpha": search.alpha,
         "budget": search.limits,
         "gap": found.gap,
         "harm": found.harm,
@@ -158,11 +158,13 @@ def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | No
     """
     limits = limits_of(params, layers)
     entries = candidates(layers, params.num_bits, params.fixed_layers, params.layers)
+    table, alpha = harm_table(layers, entries, indicators, params.alpha)
     return Search(
         num_bits=params.num_bits,
         profile=params.fixed_layers,
         rules=params.layers,
-        table=harm_table(layers, entries, indicators, params.alpha),
+        table=table,
+        alpha=alpha,
         limits=limits,
         ties=Ties(both=params.groups, activation=layers["shared_activations"]),
         time_limit_s=params.time_limit_s,

@@ -87,6 +87,18 @@ def test_alpha_weighs_weight_harm():
     assert search.table["b"][2, 4][0] == 3.0**-4 + 3.0 * (4.0**-2 * 2)
 
 
+def test_a_balanced_alpha_gives_weights_as_much_to_lose_as_activations():
+    harm = {name: {"weight": {"2": 1.0, "4": 0.5}, "activation": {"2": 8.0, "4": 2.0}} for name in NAMES}
+    search = policy.search_of(policy.Params(**SEARCH | {"num_bits": (2, 4)}), LAYERS, harm)
+    assert search.alpha == 6.0 / 0.5
+    assert search.table["b"][2, 2][0] == 8.0 + 12.0 * 1.0
+
+
+def test_without_harm_of_weights_there_is_nothing_to_balance():
+    harm = {name: {"weight": {"2": 1.0, "4": 1.0}, "activation": {"2": 8.0, "4": 2.0}} for name in NAMES}
+    assert policy.search_of(policy.Params(**SEARCH | {"num_bits": (2, 4)}), LAYERS, harm).alpha == 1.0
+
+
 def test_a_search_without_indicators_costs_the_same_and_harms_nothing():
     params = policy.Params(**SEARCH)
     judged, unjudged = policy.search_of(params, LAYERS, INDICATORS["layers"]), policy.search_of(params, LAYERS)
