@@ -39,7 +39,7 @@ PEERS = {
 
 def experiment(checkpoint: str | None, *, finetune: bool) -> dict[str, Any]:
     """The experiment file (JSON is YAML)."""
-    weights = {"checkpoint": checkpoint} if checkpoint else {"train": {"epochs": 8, "learning_rate": 0.1}}
+    weights = {"checkpoint": checkpoint} if checkpoint else {"train": {"epochs": 10, "learning_rate": 0.1}}
     network = {"factory": "mixbit.models.resnet:resnet20", "arguments": {"num_classes": 47, "in_channels": 1}}
     return {
         "model": {**network, **weights},
