@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Posi
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
 from mixbit.load import check_reference
-from mixbit.policy import MAX_BITS, MIN_BITS, NumBits, is_num_bits
+from mixbit.policy import MAX_BITS, MIN_BITS, is_num_bits
 
 COSTS = ("bitops", "size_bits", "file_bytes")
 LONGEST_NAME = 60
@@ -282,6 +282,3 @@ class Experiment(Settings):
         if len(set(self.baselines)) != len(self.baselines):
             raise ValueError("expected each of baselines once")
         return self
-
-
-__all__ = ["COSTS", "Experiment", "NumBits"]

@@ -18,7 +18,7 @@ from mixbit.errors import MixbitError
 from tasks import tracking, tracking_rest, tracking_runs
 from tasks.place import ROOT
 from tasks.record import Input, Output, Record
-from tasks.tracking import ArtifactLost, TrackingRefused, TrackingUnavailable
+from tasks.tracking_rest import ArtifactLost, TrackingRefused, TrackingUnavailable
 from tests.tasks.lineage_records import log_pipeline
 
 
