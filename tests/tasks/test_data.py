@@ -85,17 +85,13 @@ def test_what_is_not_there_says_where_it_was_looked_for(tmp_path, data):
         source_of(data, tmp_path, tmp_path)
 
 
-def test_a_look_takes_milliseconds_and_imports_neither_dvc_nor_numpy(made_project):
+def test_a_look_imports_neither_dvc_nor_numpy(made_project):
     code = (
-        "import sys, time; from pathlib import Path; from tasks.data import source_of, proxy_source\n"
-        "root = Path(sys.argv[1]); source_of('digits', root, root).digest\n"
-        "begin = time.process_time()\n"
-        "source_of('digits', root, root).digest; proxy_source('digits-half', root).digest\n"
-        "print(time.process_time() - begin, sorted({'dvc', 'numpy', 'torch', 'mlflow', 'prefect'} & set(sys.modules)))"
+        "import sys; from pathlib import Path; from tasks.data import source_of, proxy_source\n"
+        "root = Path(sys.argv[1]); source_of('digits', root, root).digest; proxy_source('digits-half', root).digest\n"
+        "print(sorted({'dvc', 'numpy', 'torch', 'mlflow', 'prefect'} & set(sys.modules)))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, str(made_project)], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    seconds, _, modules = ran.stdout.strip().partition(" ")
-    assert modules == "[]"
-    assert float(seconds) < 0.05
+    assert ran.stdout.strip() == "[]"
