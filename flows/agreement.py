@@ -86,7 +86,7 @@ def _unaffordable(declared: Declared, layers: costs.Layers, least: Mapping[str, 
     for name, budget in e.budgets.items():
         if isinstance(budget, Target):
             continue
-        requested = {str(cost): value for cost, value in budget.items()}
+        requested = {cost: value for cost, value in budget.items() if cost in COSTS}
         for cost, limit in costs.resolve_limits(requested, layers, e.fixed_layers, e.layers).items():
             if limit < least[cost]:
                 got = requested[cost] if requested[cost] == limit else f"{requested[cost]} = {limit}"

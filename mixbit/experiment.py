@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from mixbit import latency
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
+from mixbit.faults import did_you_mean
 from mixbit.load import check_reference
 from mixbit.policy import MAX_BITS, MIN_BITS, NumBits, is_num_bits
 
@@ -29,6 +31,27 @@ def _limit(value: Any) -> int | float | str:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
         raise ValueError(expected)
     return value
+
+
+def _cost(name: str) -> str:
+    if name not in COSTS and latency.device_of(name) is None:
+        hint = did_you_mean(name, [*COSTS, "latency[local]"], "Costs")
+        raise ValueError(f"expected bitops, size_bits or file_bytes, or latency[DEVICE]. {hint}")
+    return name
+
+
+def _with_their_costs(limits: Any) -> Any:
+    """Each limit beside the cost that it limits: what is a limit depends on it."""
+    return {name: (name, value) for name, value in limits.items()} if isinstance(limits, dict) else limits
+
+
+def _limit_of(limit: tuple[str, Any]) -> int | float | str:
+    name, value = limit
+    if latency.device_of(name) is None:
+        return _limit(value)
+    if not latency.is_limit(value):
+        raise ValueError(f"expected {latency.EXPECTED}")
+    return str(value)
 
 
 def _bits(value: Any) -> Any:
@@ -73,7 +96,9 @@ Name = Annotated[str, AfterValidator(_name)]
 File = Annotated[str, AfterValidator(_file)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
 Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
-Limit = Annotated[int | float | str, BeforeValidator(_limit)]
+Cost = Annotated[str, AfterValidator(_cost)]
+Limit = Annotated[int | float | str, BeforeValidator(_limit_of)]
+LimitsByCost = Annotated[dict[Cost, Limit], BeforeValidator(_with_their_costs)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
@@ -239,7 +264,7 @@ def _kind_of_budget(value: Any) -> str:
     return "target" if isinstance(value, Target) or (isinstance(value, dict) and "smallest" in value) else "limits"
 
 
-Limits = Annotated[dict[Literal["bitops", "size_bits", "file_bytes"], Limit], Field(min_length=1)]
+Limits = Annotated[LimitsByCost, Field(min_length=1)]
 Budget = Annotated[Annotated[Limits, Tag("limits")] | Annotated[Target, Tag("target")], Discriminator(_kind_of_budget)]
 Groups = Annotated[tuple[tuple[str, ...], ...], AfterValidator(_groups)]
 

@@ -13,7 +13,6 @@ from mixbit.experiment import Bits, LayerRule, Name
 from mixbit.load import load_method
 from mixbit.policy import Entry, dump_policy, load_policy, mean_bits
 from policies.baselines import Search
-from policies.table import Ties
 from tasks import policy as search_stage
 from tasks.stage import Work
 
@@ -88,12 +87,12 @@ def _search(work: Work, layers: costs.Layers, params: search_stage.Params, harm:
     if harm not in indicators:
         what = f"the indicators of {indicators['method']} have no {harm} harm"
         raise MixbitError("baselines", what, hint="Leave this baseline out")
-    entries = costs.candidates(layers, params.num_bits, params.fixed_layers, params.layers)
-    requested = {str(name): limit for name, limit in params.budget.items()}
+    search = search_stage.search_for(work, layers, params, indicators[harm])
     return replace(
         plain,
-        table=search_stage.harm_table(layers, entries, indicators[harm], params.alpha),
-        limits=costs.resolve_limits(requested, layers, params.fixed_layers, params.layers),
-        ties=Ties(both=params.groups, activation=layers["shared_activations"]),
+        table=search.table,
+        limits=search.limits,
+        ties=search.ties,
+        pairs=search.pairs,
         time_limit_s=params.time_limit_s,
     )

@@ -1,9 +1,13 @@
-"""Stage `policy`: layers + indicators -> policy.json, choice.json. CPU, seconds. With `file`, a given policy."""
+"""Stage `policy`: layers + indicators -> policy.json, choice.json. CPU, seconds. With `file`, a given policy.
+
+A budget of latency is searched by the device's table, which is off by some percent. So there are several candidates:
+the best policy under that limit, under a little more and a little less of it, and the fastest one. The device decides.
+"""
 
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,22 +16,25 @@ from pydantic import Field
 from mixbit import costs
 from mixbit.config import Settings, read_yaml
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import Bits, LayerRule, Limit
+from mixbit.experiment import COSTS, Bits, LayerRule, LimitsByCost
 from mixbit.faults import did_you_mean
-from mixbit.policy import Entry, NumBits, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
-from policies.ilp import Allocation, allocate
-from policies.table import Candidate, Number, Ties
+from mixbit.latency import FLOAT, INT8, Table, cost_name, device_of, executed
+from mixbit.policy import Entry, Policy, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
+from policies.ilp import Allocation
+from policies.search import Search, harm_table, search_of
+from policies.table import Number, Ties
 from tasks.stage import Work
 
 OUTPUTS = ("policy.json", "choice.json")
 FACTS = ("pulp", "highspy")
+TABLE = "latency_table."
 
 
 class Params(Settings):
     """The search; a given policy has an empty budget and no candidates.
 
     Attributes:
-        budget: cost name -> limit, as requested.
+        budget: cost name -> limit, as requested; a device's latency needs the input `latency_table.<device>`.
         alpha: harm of an entry = activation harm + alpha * weight harm.
         num_bits: candidates.
         fixed_layers: profile of the layers that take no part.
@@ -36,7 +43,7 @@ class Params(Settings):
         time_limit_s: when the solver gives its best so far.
     """
 
-    budget: dict[Literal["bitops", "size_bits", "file_bytes"], Limit] = Field(default={})
+    budget: LimitsByCost = Field(default={})
     alpha: float = Field(default=1.0, gt=0)
     num_bits: tuple[Bits, ...] = ()
     fixed_layers: Literal["limpq", "none"] = "limpq"
@@ -52,17 +59,30 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     if "file" in work.inputs:
         policy = given_policy(work.inputs["file"], layers, params)
         choice: dict[str, Any] = {"status": "given", "file_sha256": work.digests["file"]}
+        choice |= described(policy, layers)
     else:
         policy, choice = _searched(work, layers, params)
-    weights = {layer["name"]: layer["weights"] for layer in costs.run_layers(layers)}
-    weight_bits, activation_bits = mean_bits(policy, weights)
-    figures = {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
-    totals = costs.policy_costs(policy, layers)
-    choice |= {**figures, "costs": totals, "policy_sha256": policy_sha256(policy)}
     (work.out / "policy.json").write_bytes(dump_policy(policy))
     (work.out / "choice.json").write_bytes(canonical_json(choice))
-    evidence = {name: float(choice[name]) for name in ("harm", "gap") if name in choice}
-    return {name: float(value) for name, value in totals.items()} | figures | evidence
+    return figures(choice)
+
+
+def described(policy: Policy, layers: costs.Layers) -> dict[str, Any]:
+    """What choice.json says of a policy, whoever chose it."""
+    weights = {layer["name"]: layer["weights"] for layer in costs.run_layers(layers)}
+    weight_bits, activation_bits = mean_bits(policy, weights)
+    means = {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
+    return {**means, "costs": costs.policy_costs(policy, layers), "policy_sha256": policy_sha256(policy)}
+
+
+def figures(choice: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a policy, from its choice.json; of latency what the table predicts."""
+    told = {name: choice["costs"][name] for name in COSTS}
+    told |= {
+        name: choice[name] for name in ("mean_weight_bits", "mean_activation_bits", "harm", "gap") if name in choice
+    }
+    told |= {f"predicted_us.{device}": us for device, us in choice.get("predicted_us", {}).items()}
+    return {name: float(value) for name, value in told.items()}
 
 
 def given_policy(file: Path, layers: costs.Layers, params: Params) -> dict[str, Entry]:
@@ -117,68 +137,91 @@ def _broken(policy: Mapping[str, Entry], groups: Any, why: str, shared: Any) -> 
     return faults
 
 
-def _searched(work: Work, layers: costs.Layers, params: Params) -> tuple[dict[str, Entry], dict[str, Any]]:
-    indicators = json.loads(work.inputs["indicators"].read_bytes())
-    requested = {str(name): limit for name, limit in params.budget.items()}
-    limits = costs.resolve_limits(requested, layers, params.fixed_layers, params.layers)
-    entries = costs.candidates(layers, params.num_bits, params.fixed_layers, params.layers)
-    table = harm_table(layers, entries, indicators["layers"], params.alpha)
-    ties = Ties(both=params.groups, activation=layers["shared_activations"])
-    work.progress(0, 1, f"{len(table)} layers, {sum(map(len, table.values()))} entries")
-    found = allocate(table, limits, ties, params.time_limit_s)
-    if not found.policy:
-        raise no_policy(found, limits)
-    choice = {
-        "alpha": params.alpha,
-        "budget": limits,
-        "gap": found.gap,
-        "harm": found.harm,
-        "indicators_sha256": hashlib.sha256(work.inputs["indicators"].read_bytes()).hexdigest(),
-        "lower_bound": found.lower_bound,
-        "requested": requested,
-        "solver": {name: importlib.metadata.version(name) for name in FACTS},
-        "status": found.status,
-    }
-    return found.policy, choice
+def search_for(work: Work, layers: costs.Layers, params: Params, harms: Mapping[str, Any]) -> Search:
+    """The search that parameters and inputs describe.
 
-
-def harm_table(
-    layers: costs.Layers, entries: Mapping[str, tuple[Entry, ...]], indicators: Mapping[str, Any], alpha: float
-) -> dict[str, dict[Entry, Candidate]]:
-    """What the allocation reads: layer -> entry -> (harm, costs); harm = activation harm + alpha * weight harm.
-
-    Activation harm of a tensor with k readers comes as 1/k each. Bits that a layer has no choice about have no harm
-    here.
+    Args:
+        work: with the input `latency_table.<device>` for each device in the budget.
+        layers: content of layers.json.
+        params: candidates, budget, ties.
+        harms: layer -> kind -> num_bits -> harm.
 
     Raises:
         MixbitError: harm of a candidate is missing from the indicators.
+        MisuseError: as `costs.resolve_limits` and `costs.candidates`.
     """
-    table: dict[str, dict[Entry, Candidate]] = {}
-    for layer in costs.run_layers(layers):
-        name = layer["name"]
-        weight = _harm_of(name, "weight", {w for w, _ in entries[name]}, indicators)
-        activation = _harm_of(name, "activation", {a for _, a in entries[name]}, indicators)
-        table[name] = {
-            (w, a): (activation[a] + alpha * weight[w], dict[str, Number](costs.layer_costs(layer, (w, a))))
-            for w, a in entries[name]
-        }
-    return table
+    devices = [device for name in params.budget if (device := device_of(name)) is not None]
+    tables = {
+        device: Table.from_json(json.loads(work.inputs[f"{TABLE}{device}"].read_bytes())) for device in sorted(devices)
+    }
+    entries = costs.candidates(layers, params.num_bits, params.fixed_layers, params.layers)
+    plain = {name: limit for name, limit in params.budget.items() if name in COSTS}
+    timed = {name: str(limit) for name, limit in params.budget.items() if name not in COSTS}
+    return search_of(
+        harm_table(layers, entries, harms, params.alpha),
+        {**costs.resolve_limits(plain, layers, params.fixed_layers, params.layers)},
+        timed,
+        tables=tables,
+        ties=Ties(both=params.groups, activation=layers["shared_activations"]),
+        time_limit_s=params.time_limit_s,
+    )
 
 
-def _harm_of(name: str, kind: str, bits: set[NumBits], indicators: Mapping[str, Any]) -> dict[NumBits, float]:
-    if len(bits) == 1:
-        return dict.fromkeys(bits, 0.0)
-    rows = indicators.get(name, {}).get(kind, {})
-    for each in bits:
-        if str(each) not in rows:
-            hint = "Indicators must cover every candidate num_bits"
-            raise MixbitError(
-                f"indicators: {name}", f"no harm of {kind} bits", expected=each, got=list(rows), hint=hint
-            )
-    return {each: rows[str(each)] for each in bits}
+def _searched(work: Work, layers: costs.Layers, params: Params) -> tuple[dict[str, Entry], dict[str, Any]]:
+    indicators = json.loads(work.inputs["indicators"].read_bytes())
+    search = search_for(work, layers, params, indicators["layers"])
+    work.progress(0, 1, f"{len(search.table)} layers, {sum(map(len, search.table.values()))} entries")
+    common = {
+        "alpha": params.alpha,
+        "budget": search.whole,
+        "indicators_sha256": hashlib.sha256(work.inputs["indicators"].read_bytes()).hexdigest(),
+        "requested": {str(name): limit for name, limit in params.budget.items()},
+        "solver": {name: importlib.metadata.version(name) for name in FACTS},
+    }
+    found = search.best()
+    if not search.tables:
+        if not found.policy:
+            raise no_policy(found, search.limits)
+        return found.policy, common | _evidence(found, layers, search)
+    candidates = list(_candidates(found, search))
+    if not candidates:
+        raise no_policy(search.fastest(min(search.tables)), {n: search.limits[n] for n in COSTS if n in search.limits})
+    told = [{"kind": kind, **_evidence(one, layers, search), "policy": _plain(one.policy)} for kind, one in candidates]
+    at = next((place for place, (kind, _) in enumerate(candidates) if kind == "best"), 0)
+    chosen = {name: value for name, value in told[at].items() if name not in {"kind", "policy"}}
+    return candidates[at][1].policy, common | chosen | {"candidates": told}
 
 
-def no_policy(found: Allocation, limits: Mapping[str, int]) -> MixbitError:
+def _candidates(best: Allocation, search: Search) -> Iterator[tuple[str, Allocation]]:
+    """(why, policy); policies that execute alike take alike, so the first of them is enough."""
+    seen: set[tuple[str, ...]] = set()
+    near = [("a little slower", search.stretched(1).best()), ("a little faster", search.stretched(-1).best())]
+    fastest = [("fastest", search.fastest(device)) for device in sorted(search.tables)]
+    for kind, found in [("best", best), *near, *fastest]:
+        vector = tuple(executed(entry) for _, entry in sorted(found.policy.items()))
+        if found.policy and vector not in seen:
+            seen.add(vector)
+            yield kind, found
+
+
+def _evidence(found: Allocation, layers: costs.Layers, search: Search) -> dict[str, Any]:
+    """What choice.json says of an allocation."""
+    told = {name: getattr(found, name) for name in ("gap", "harm", "lower_bound", "status")}
+    told |= described(found.policy, layers)
+    if search.tables:
+        predicted = {device: round(table.predict_us(found.policy), 3) for device, table in search.tables.items()}
+        told["predicted_us"] = predicted
+        told["costs"] |= {cost_name(device): us for device, us in predicted.items()}
+        kinds = [executed(entry) for entry in found.policy.values()]
+        told["executed"] = {kind: kinds.count(kind) for kind in (FLOAT, INT8)}
+    return told
+
+
+def _plain(policy: Policy) -> Any:
+    return json.loads(dump_policy(policy))
+
+
+def no_policy(found: Allocation, limits: Mapping[str, Number]) -> MixbitError:
     """The error of a search without a policy, with the smallest budget that works."""
     if found.status == "undecided":
         return MixbitError(

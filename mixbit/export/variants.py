@@ -54,7 +54,7 @@ class Variants:
             MixbitError: the network cannot be traced or exported.
         """
         self.graph: fx.GraphModule = trace(model, info["input_shape"])
-        self.policy, self._info = widest, info
+        self.policy, self.input_shape, self._info = widest, tuple(info["input_shape"]), info
         self._marked = _marked(model, layers, widest, info)
 
     def file(self, policy: Policy) -> bytes:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from mixbit.costs import Rules
 from mixbit.policy import NumBits
-from policies.table import Table, Ties
+from policies.pairs import Pair
+from policies.table import Number, Table, Ties
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Search:
         table: layer -> entry -> (harm, costs); empty without `HARM`.
         limits: cost name -> most of it.
         ties: layers that share bits.
+        pairs: costs of neighbours of which exactly one is float.
         time_limit_s: when the solver gives its best so far.
     """
 
@@ -34,6 +36,7 @@ class Search:
     profile: str
     rules: Rules
     table: Table = field(default_factory=dict)
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Number] = field(default_factory=dict)
     ties: Ties = field(default_factory=Ties)
+    pairs: Sequence[Pair] = ()
     time_limit_s: float = 60.0

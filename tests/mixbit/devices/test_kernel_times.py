@@ -5,7 +5,14 @@ KERNELS = {"a": {"a_nchwc"}, "b": {"b_token_1", "b_token_2"}, "absorbed": set()}
 
 
 def test_what_follows_a_kernel_is_its_layers_and_what_comes_before_the_first_is_the_first_ones():
-    call = {"QuantizeLinear_0": 1.0, "a_nchwc": 10.0, "Pool": 2.0, "b_token_1": 5.0, "b_token_2": 4.0, "Dequantize": 3.0}
+    call = {
+        "QuantizeLinear_0": 1.0,
+        "a_nchwc": 10.0,
+        "Pool": 2.0,
+        "b_token_1": 5.0,
+        "b_token_2": 4.0,
+        "Dequantize": 3.0,
+    }
     found = by_layer(call, KERNELS)
     assert found == {"a": 13.0, "b": 12.0, "absorbed": 0.0}
     assert sum(found.values()) == sum(call.values())
