@@ -5,53 +5,16 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveFloat, Tag, model_validator
 
-from mixbit import latency
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
-from mixbit.faults import did_you_mean
+from mixbit.limits import LimitsByCost
 from mixbit.load import check_reference
-from mixbit.policy import MAX_BITS, MIN_BITS, NumBits, is_num_bits
+from mixbit.policy import MAX_BITS, MIN_BITS, is_num_bits
 
-COSTS = ("bitops", "size_bits", "file_bytes")
 LONGEST_NAME = 60
 NAME_WORDS = "letters, digits, dots, dashes and underscores, a letter or digit first"
-
-
-def _limit(value: Any) -> int | float | str:
-    expected = "expected a positive number, w2a2 to w8a8 (as uniform) or such as 12.2x (smaller than float32)"
-    if isinstance(value, str):
-        smaller = re.fullmatch(r"(\d+(?:\.\d+)?)x", value)
-        if smaller and float(smaller[1]) < 1:
-            raise ValueError(f"{expected}. Less than 1x is larger than float32; for a quarter of it write 4x")
-        if smaller or re.fullmatch(r"w[2-8]a[2-8]", value):
-            return value
-        raise ValueError(expected)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise ValueError(expected)
-    return value
-
-
-def _cost(name: str) -> str:
-    if name not in COSTS and latency.device_of(name) is None:
-        hint = did_you_mean(name, [*COSTS, "latency[local]"], "Costs")
-        raise ValueError(f"expected bitops, size_bits or file_bytes, or latency[DEVICE]. {hint}")
-    return name
-
-
-def _with_their_costs(limits: Any) -> Any:
-    """Each limit beside the cost that it limits: what is a limit depends on it."""
-    return {name: (name, value) for name, value in limits.items()} if isinstance(limits, dict) else limits
-
-
-def _limit_of(limit: tuple[str, Any]) -> int | float | str:
-    name, value = limit
-    if latency.device_of(name) is None:
-        return _limit(value)
-    if not latency.is_limit(value):
-        raise ValueError(f"expected {latency.EXPECTED}")
-    return str(value)
 
 
 def _bits(value: Any) -> Any:
@@ -96,9 +59,6 @@ Name = Annotated[str, AfterValidator(_name)]
 File = Annotated[str, AfterValidator(_file)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
 Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
-Cost = Annotated[str, AfterValidator(_cost)]
-Limit = Annotated[int | float | str, BeforeValidator(_limit_of)]
-LimitsByCost = Annotated[dict[Cost, Limit], BeforeValidator(_with_their_costs)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
@@ -195,7 +155,7 @@ class Indicators(Settings):
 class Allocation(Settings):
     """How harm is weighed and how long the solver may take."""
 
-    alpha: float = Field(default=1.0, gt=0)
+    alpha: Literal["balanced"] | PositiveFloat = "balanced"
     time_limit_s: int = Field(default=60, ge=1)
 
 
@@ -307,6 +267,3 @@ class Experiment(Settings):
         if len(set(self.baselines)) != len(self.baselines):
             raise ValueError("expected each of baselines once")
         return self
-
-
-__all__ = ["COSTS", "Experiment", "NumBits"]

@@ -14,6 +14,7 @@ Policy = Mapping[str, Entry]
 MIN_BITS, MAX_BITS = 2, 8
 FLOAT_ENTRY: Entry = ("float", "float")
 INT8_ENTRY: Entry = (8, 8)
+FLOAT_BITS = 32
 
 
 def canonical_json(value: Any) -> bytes:
@@ -33,6 +34,11 @@ def is_num_bits(value: object) -> bool:
 def is_float(entry: Entry) -> bool:
     """Whether a layer with this entry is computed by float kernels: it is unless both sides are integers."""
     return "float" in entry
+
+
+def as_number(bits: NumBits) -> int:
+    """num_bits to count with: `float` is 32."""
+    return FLOAT_BITS if bits == "float" else bits
 
 
 def dump_policy(policy: Policy) -> bytes:
@@ -87,10 +93,6 @@ def load_policy(content: bytes, where: str) -> dict[str, Entry]:
 
 def mean_bits(policy: Policy, weights: Mapping[str, int]) -> tuple[float, float]:
     """Mean weight bits (weighted by parameters) and mean activation bits (over layers); `float` counts as 32."""
-    weight_bits = sum(weights[name] * _as_number(w) for name, (w, _) in policy.items())
-    activation_bits = sum(_as_number(a) for _, a in policy.values())
+    weight_bits = sum(weights[name] * as_number(w) for name, (w, _) in policy.items())
+    activation_bits = sum(as_number(a) for _, a in policy.values())
     return weight_bits / sum(weights[name] for name in policy), activation_bits / len(policy)
-
-
-def _as_number(bits: NumBits) -> int:
-    return 32 if bits == "float" else bits

@@ -8,14 +8,14 @@ on the way in and not believed on the way out: sums are taken again in integers,
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from mixbit.policy import Entry, NumBits, is_float
 from policies.solver import MARGIN, ROOM, TIGHTER, run
-from policies.table import Groups, Number, Table, Ties, exact
+from policies.table import Groups, Number, Table, Ties, by_bits, exact, unit_of
 
 HARM = "harm"
 
@@ -68,18 +68,18 @@ class PairProblem:
         terms = {name: [pair for pair in pairs if pair.cost == name] for name in values}
         self.ties = ties
         self.units = {
-            name: _unit([v for row in rows.values() for v in row.values()] + [w for p in terms[name] for w in _both(p)])
+            name: unit_of([v for row in rows.values() for v in row.values()] + [w for p in terms[name] for w in _us(p)])
             for name, rows in values.items()
         }
         self.costs: dict[str, Rows] = {
             name: {
-                layer: {e: int(v * self.units[name]) for e, v in sorted(row.items(), key=_order)}
+                layer: {e: int(v * self.units[name]) for e, v in sorted(row.items(), key=by_bits)}
                 for layer, row in rows.items()
             }
             for name, rows in values.items()
         }
         self.pairs = {
-            name: [Pair(name, p.layers, *(int(w * self.units[name]) for w in _both(p))) for p in found]
+            name: [Pair(name, p.layers, *(int(w * self.units[name]) for w in _us(p))) for p in found]
             for name, found in terms.items()
         }
 
@@ -162,7 +162,7 @@ class _Ilp:
         self._problem, self._cost, self._limits, self._rows, self._low = problem, cost, limits, rows, low
         costs = problem.costs[cost]
         widest = max(costs[layer][e] - low[layer] for layer, row in rows.items() for e in row)
-        widest = max([widest, *(int(w) for p in problem.pairs[cost] for w in _both(p))])
+        widest = max([widest, *(int(w) for p in problem.pairs[cost] for w in _us(p))])
         self._span = max(1, widest)
 
     def solve(self, deadline: float) -> tuple[dict[str, Entry] | None, int]:
@@ -253,14 +253,5 @@ def _picked(x: Mapping[str, Mapping[Entry, Any]]) -> dict[str, Entry] | None:
     return {layer: entries[0] for layer, entries in on.items()} if all(len(e) == 1 for e in on.values()) else None
 
 
-def _both(pair: Pair) -> tuple[int | Fraction, int | Fraction]:
+def _us(pair: Pair) -> tuple[int | Fraction, int | Fraction]:
     return exact(pair.float_int8), exact(pair.int8_float)
-
-
-def _unit(values: Iterable[int | Fraction]) -> int:
-    return math.lcm(*(value.denominator for value in values))
-
-
-def _order(item: tuple[Entry, object]) -> tuple[float, float]:
-    weight_bits, activation_bits = (32 if bits == "float" else bits for bits in item[0])
-    return weight_bits, activation_bits

@@ -121,15 +121,13 @@ def compute(work: Work, params: Params) -> dict[str, float]:
 
 
 def _variants(work: Work, params: Params, layers: Mapping[str, Any], info: Mapping[str, Any]) -> "Variants":
-    from mixbit.costs import uniform_policy
-    from mixbit.experiment import LayerRule
+    from mixbit.entries import excluding, uniform_policy
     from mixbit.export.variants import Variants
     from mixbit.models.build import build_model
     from mixbit.policy import INT8_ENTRY
 
-    rules = {pattern: LayerRule(exclude=True) for pattern in params.excluded}
     model = build_model(params.factory, params.arguments, work.search_path, seed=params.seed)
-    return Variants(model.eval(), layers, uniform_policy(layers, INT8_ENTRY, "none", rules), info)
+    return Variants(model.eval(), layers, uniform_policy(layers, INT8_ENTRY, "none", excluding(params.excluded)), info)
 
 
 def _written(variants: "Variants", folder: Path, policies: "Mapping[str, Policy]") -> dict[str, Path]:
@@ -143,8 +141,8 @@ def _kernels(
     device: "Device", params: Params, files: Mapping[str, Path], shape: list[int], layers: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
     """Layer -> {float, int8}, us; layers that do the same work share their mean."""
-    from mixbit.costs import run_layers
     from mixbit.devices.device import request_for
+    from mixbit.entries import run_layers
     from mixbit.latency import FLOAT as FLOAT_KERNEL
     from mixbit.latency import INT8
     from mixbit.latency_fit import average_alike

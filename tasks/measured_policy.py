@@ -13,8 +13,9 @@ from pydantic import Field
 
 from mixbit.config import Settings
 from mixbit.errors import MixbitError
-from mixbit.experiment import Arguments, LimitsByCost, Reference
+from mixbit.experiment import Arguments, Reference
 from mixbit.latency import cost_name, device_of, limit_us
+from mixbit.limits import LimitsByCost
 from tasks import policy as search_stage
 from tasks.stage import Work
 
@@ -119,16 +120,14 @@ def _files(
     """Files as they would be deployed, by number; the references beside them."""
     import torch
 
-    from mixbit.costs import uniform_policy
-    from mixbit.experiment import LayerRule
+    from mixbit.entries import excluding, uniform_policy
     from mixbit.export.variants import Variants, export
     from mixbit.models.build import build_model
     from mixbit.policy import FLOAT_ENTRY, INT8_ENTRY
 
     torch.set_num_threads(params.threads)
-    rules = {pattern: LayerRule(exclude=True) for pattern in params.excluded}
     model = build_model(params.factory, params.arguments, work.search_path, seed=params.seed).eval()
-    widest = uniform_policy(layers, INT8_ENTRY, "none", rules)
+    widest = uniform_policy(layers, INT8_ENTRY, "none", excluding(params.excluded))
     references = Variants(model, layers, widest, info)
     contents = {FLOAT: references.file(dict.fromkeys(widest, FLOAT_ENTRY)), W8A8: references.file(widest)}
     contents |= {str(place): export(model, layers, policy, info) for place, policy in enumerate(policies)}

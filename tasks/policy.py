@@ -11,18 +11,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
-from mixbit import costs
 from mixbit.config import Settings, read_yaml
+from mixbit.costs import policy_costs, resolve_limits
+from mixbit.entries import Layers, candidates, check_groups, run_layers, run_names
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import COSTS, Bits, LayerRule, LimitsByCost
+from mixbit.experiment import Bits, LayerRule
 from mixbit.faults import did_you_mean
 from mixbit.latency import FLOAT, INT8, Table, cost_name, device_of, executed
+from mixbit.limits import COSTS, LimitsByCost
 from mixbit.policy import Entry, Policy, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
 from policies.ilp import Allocation
-from policies.search import Search, harm_table, search_of
+from policies.search import Search, harm_table
 from policies.table import Number, Ties
+from policies.timed import TimedSearch, with_latencies
 from tasks.stage import Work
 
 OUTPUTS = ("policy.json", "choice.json")
@@ -35,7 +38,7 @@ class Params(Settings):
 
     Attributes:
         budget: cost name -> limit, as requested; a device's latency needs the input `latency_table.<device>`.
-        alpha: harm of an entry = activation harm + alpha * weight harm.
+        alpha: harm of an entry = activation harm + alpha * weight harm; `balanced`: see `policies.search.balance`.
         num_bits: candidates.
         fixed_layers: profile of the layers that take no part.
         groups: layers that share both bits.
@@ -44,7 +47,7 @@ class Params(Settings):
     """
 
     budget: LimitsByCost = Field(default={})
-    alpha: float = Field(default=1.0, gt=0)
+    alpha: Literal["balanced"] | PositiveFloat = "balanced"
     num_bits: tuple[Bits, ...] = ()
     fixed_layers: Literal["limpq", "none"] = "limpq"
     groups: tuple[tuple[str, ...], ...] = ()
@@ -55,7 +58,7 @@ class Params(Settings):
 def compute(work: Work, params: Params) -> dict[str, float]:
     """Search, or take what is given; write the policy and why it was chosen."""
     layers = json.loads(work.inputs["layers"].read_bytes())
-    costs.check_groups(params.groups, layers)
+    check_groups(params.groups, layers)
     if "file" in work.inputs:
         policy = given_policy(work.inputs["file"], layers, params)
         choice: dict[str, Any] = {"status": "given", "file_sha256": work.digests["file"]}
@@ -67,12 +70,16 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     return figures(choice)
 
 
-def described(policy: Policy, layers: costs.Layers) -> dict[str, Any]:
+def mean_bits_of(policy: Mapping[str, Entry], layers: Layers) -> dict[str, float]:
+    """The two figures that say how many bits a policy takes."""
+    weight_bits, activation_bits = mean_bits(policy, {layer["name"]: layer["weights"] for layer in run_layers(layers)})
+    return {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
+
+
+def described(policy: Policy, layers: Layers) -> dict[str, Any]:
     """What choice.json says of a policy, whoever chose it."""
-    weights = {layer["name"]: layer["weights"] for layer in costs.run_layers(layers)}
-    weight_bits, activation_bits = mean_bits(policy, weights)
-    means = {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
-    return {**means, "costs": costs.policy_costs(policy, layers), "policy_sha256": policy_sha256(policy)}
+    costs = policy_costs(policy, layers)
+    return {**mean_bits_of(policy, layers), "costs": costs, "policy_sha256": policy_sha256(policy)}
 
 
 def figures(choice: Mapping[str, Any]) -> dict[str, float]:
@@ -85,7 +92,7 @@ def figures(choice: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in told.items()}
 
 
-def given_policy(file: Path, layers: costs.Layers, params: Params) -> dict[str, Entry]:
+def given_policy(file: Path, layers: Layers, params: Params) -> dict[str, Entry]:
     """A policy from the user's JSON or YAML, checked against the network.
 
     Raises:
@@ -93,7 +100,7 @@ def given_policy(file: Path, layers: costs.Layers, params: Params) -> dict[str, 
         MisuseError: not a policy.
     """
     policy = parse_policy(_parsed(file), "policy file")
-    names = [layer["name"] for layer in costs.run_layers(layers)]
+    names = run_names(layers)
     unknown = [
         MisuseError(f"policy file: {name}", "no such layer", hint=did_you_mean(name, names, "Layers"))
         for name in policy
@@ -137,45 +144,15 @@ def _broken(policy: Mapping[str, Entry], groups: Any, why: str, shared: Any) -> 
     return faults
 
 
-def search_for(work: Work, layers: costs.Layers, params: Params, harms: Mapping[str, Any]) -> Search:
-    """The search that parameters and inputs describe.
-
-    Args:
-        work: with the input `latency_table.<device>` for each device in the budget.
-        layers: content of layers.json.
-        params: candidates, budget, ties.
-        harms: layer -> kind -> num_bits -> harm.
-
-    Raises:
-        MixbitError: harm of a candidate is missing from the indicators.
-        MisuseError: as `costs.resolve_limits` and `costs.candidates`.
-    """
-    devices = [device for name in params.budget if (device := device_of(name)) is not None]
-    tables = {
-        device: Table.from_json(json.loads(work.inputs[f"{TABLE}{device}"].read_bytes())) for device in sorted(devices)
-    }
-    entries = costs.candidates(layers, params.num_bits, params.fixed_layers, params.layers)
-    plain = {name: limit for name, limit in params.budget.items() if name in COSTS}
-    timed = {name: str(limit) for name, limit in params.budget.items() if name not in COSTS}
-    return search_of(
-        harm_table(layers, entries, harms, params.alpha),
-        {**costs.resolve_limits(plain, layers, params.fixed_layers, params.layers)},
-        timed,
-        tables=tables,
-        ties=Ties(both=params.groups, activation=layers["shared_activations"]),
-        time_limit_s=params.time_limit_s,
-    )
-
-
-def _searched(work: Work, layers: costs.Layers, params: Params) -> tuple[dict[str, Entry], dict[str, Any]]:
-    indicators = json.loads(work.inputs["indicators"].read_bytes())
-    search = search_for(work, layers, params, indicators["layers"])
+def _searched(work: Work, layers: Layers, params: Params) -> tuple[dict[str, Entry], dict[str, Any]]:
+    content = work.inputs["indicators"].read_bytes()
+    search = timed_search(work, params, layers, json.loads(content)["layers"])
     work.progress(0, 1, f"{len(search.table)} layers, {sum(map(len, search.table.values()))} entries")
     common = {
-        "alpha": params.alpha,
+        "alpha": search.alpha,
         "budget": search.whole,
-        "indicators_sha256": hashlib.sha256(work.inputs["indicators"].read_bytes()).hexdigest(),
-        "requested": {str(name): limit for name, limit in params.budget.items()},
+        "indicators_sha256": hashlib.sha256(content).hexdigest(),
+        "requested": params.budget,
         "solver": {name: importlib.metadata.version(name) for name in FACTS},
     }
     found = search.best()
@@ -192,7 +169,7 @@ def _searched(work: Work, layers: costs.Layers, params: Params) -> tuple[dict[st
     return candidates[at][1].policy, common | chosen | {"candidates": told}
 
 
-def _candidates(best: Allocation, search: Search) -> Iterator[tuple[str, Allocation]]:
+def _candidates(best: Allocation, search: TimedSearch) -> Iterator[tuple[str, Allocation]]:
     """(why, policy); policies that execute alike take alike, so the first of them is enough."""
     seen: set[tuple[str, ...]] = set()
     near = [("a little slower", search.stretched(1).best()), ("a little faster", search.stretched(-1).best())]
@@ -204,7 +181,7 @@ def _candidates(best: Allocation, search: Search) -> Iterator[tuple[str, Allocat
             yield kind, found
 
 
-def _evidence(found: Allocation, layers: costs.Layers, search: Search) -> dict[str, Any]:
+def _evidence(found: Allocation, layers: Layers, search: TimedSearch) -> dict[str, Any]:
     """What choice.json says of an allocation."""
     told = {name: getattr(found, name) for name in ("gap", "harm", "lower_bound", "status")}
     told |= described(found.policy, layers)
@@ -219,6 +196,51 @@ def _evidence(found: Allocation, layers: costs.Layers, search: Search) -> dict[s
 
 def _plain(policy: Policy) -> Any:
     return json.loads(dump_policy(policy))
+
+
+def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | None = None) -> Search:
+    """What the parameters ask of the network.
+
+    Args:
+        params: of a search.
+        layers: content of layers.json.
+        indicators: layer -> harm, a table of indicators.json; None where costs alone matter.
+
+    Raises:
+        MisuseError: as `limits_of` and `mixbit.entries.candidates`.
+        MixbitError: harm of a candidate is missing from the indicators.
+    """
+    limits = limits_of(params, layers)
+    entries = candidates(layers, params.num_bits, params.fixed_layers, params.layers)
+    table, alpha = harm_table(layers, entries, indicators, params.alpha)
+    return Search(
+        num_bits=params.num_bits,
+        profile=params.fixed_layers,
+        rules=params.layers,
+        table=table,
+        alpha=alpha,
+        limits=limits,
+        ties=Ties(both=params.groups, activation=layers["shared_activations"]),
+        time_limit_s=params.time_limit_s,
+    )
+
+
+def timed_search(work: Work, params: Params, layers: Layers, indicators: Mapping[str, Any]) -> TimedSearch:
+    """As `search_of`, with the latencies in the budget by the inputs `latency_table.<device>`."""
+    timed = {name: str(limit) for name, limit in params.budget.items() if name not in COSTS}
+    devices = sorted(str(device_of(name)) for name in timed)
+    tables = {name: Table.from_json(json.loads(work.inputs[f"{TABLE}{name}"].read_bytes())) for name in devices}
+    return with_latencies(search_of(params, layers, indicators), timed, tables)
+
+
+def limits_of(params: Params, layers: Layers) -> dict[str, int]:
+    """The budget in whole numbers, without latencies: these only a device's table tells.
+
+    Raises:
+        MisuseError: as `mixbit.costs.resolve_limits`.
+    """
+    requested = {name: limit for name, limit in params.budget.items() if name in COSTS}
+    return resolve_limits(requested, layers, params.fixed_layers, params.layers)
 
 
 def no_policy(found: Allocation, limits: Mapping[str, Number]) -> MixbitError:

@@ -23,7 +23,6 @@ from tasks.telemetry import LOOPBACK
 
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
-JSON = {"Content-Type": "application/json"}
 SCHEME = "mlflow-artifacts:"
 RETRY_S = 10.0
 ANSWER_S = 30.0
