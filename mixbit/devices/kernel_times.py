@@ -58,8 +58,8 @@ def by_layer(call: Mapping[str, float], kernels: Mapping[str, AbstractSet[str]])
         kernels: layer -> nodes.
     """
     owner = {node: layer for layer, nodes in kernels.items() for node in nodes}
-    latest = next(owner[node] for node in call if node in owner)
-    shares = dict.fromkeys(kernels, 0.0)
+    latest = next((owner[node] for node in call if node in owner), "")
+    shares = dict.fromkeys([*kernels, latest], 0.0)
     for node, us in call.items():
         latest = owner.get(node, latest)
         shares[latest] += us
