@@ -10,6 +10,7 @@ from mixbit.devices.device import FLOAT, W8A8, find_device
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Experiment, Indicators, Target
 from mixbit.faults import did_you_mean
+from mixbit.latency import device_of
 from mixbit.load import check_reference, load_method, method_names
 from mixbit.marked_yaml import Location, Marks, read_marked
 from tasks.closure import find_module
@@ -148,14 +149,29 @@ def _modules(data: Any, marks: Marks, folders: tuple[Path, ...]) -> Iterator[Mix
 
 
 def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
-    """Devices are found by name before anything is trained for them."""
-    devices = _at(data, ("devices",))
-    for place, name in enumerate(devices if isinstance(devices, list) else ()):
+    """Devices are found by name before anything is trained for them; a budget's latency is that of one of them."""
+    devices = _at(data, ("devices",)) or Experiment.model_fields["devices"].default
+    listed = devices if isinstance(devices, list | tuple) else ()
+    for place, name in enumerate(listed):
         try:
             if isinstance(name, str):
                 find_device(name)
         except MisuseError as error:
             yield marks.fault(("devices", place), error.what, expected=error.expected, got=name)
+    for location in _latencies(data):
+        device = device_of(str(location[-1]))
+        if device not in listed:
+            expected = " or ".join(f"latency[{name}]" for name in listed)
+            yield marks.fault(location, f"{device} is not among devices", expected=expected, got=location[-1])
+
+
+def _latencies(data: Any) -> Iterator[Location]:
+    """Where budgets limit latencies."""
+    budgets = _at(data, ("budgets",))
+    for name, budget in budgets.items() if isinstance(budgets, dict) else ():
+        for cost in budget if isinstance(budget, dict) else ():
+            if device_of(str(cost)) is not None:
+                yield ("budgets", name, cost)
 
 
 def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:

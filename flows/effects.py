@@ -182,13 +182,15 @@ def _shown(
 
 def _records(variant: Variant, prefix: str = "") -> dict[str, Record]:
     """Stage (with the device, of profiles) -> record."""
-    cells = {"policy": variant.policy, "finetuned_model": variant.finetuned_model, "deployable": variant.deployable}
+    cells = {"policy": variant.search or variant.policy, "measured_policy": variant.search and variant.policy}
+    cells |= {"finetuned_model": variant.finetuned_model, "deployable": variant.deployable}
     cells |= {f"profile.{device}": outputs for device, outputs in variant.profiles.items()}
     return {f"{prefix}{name}": _done(outputs).record for name, outputs in cells.items() if outputs is not None}
 
 
 def _shared(results: Results) -> dict[str, Record]:
     cells = {name: getattr(results, name) for name in ("dataset", "proxy", "layers", "float_model", "indicators")}
+    cells |= {f"latency_table.{device}": outputs for device, outputs in results.latency_tables.items()}
     return {name: _done(outputs).record for name, outputs in cells.items() if outputs is not None}
 
 

@@ -7,6 +7,7 @@ from flows.declaration import Declared
 from flows.sources import dataset_source
 from mixbit.devices.device import FLOAT, W8A8
 from mixbit.experiment import Proxy, Smallest, Target
+from mixbit.latency import device_of
 from mixbit.policy import MAX_BITS, MIN_BITS
 from tasks import (
     baseline,
@@ -14,7 +15,9 @@ from tasks import (
     deployable,
     float_model,
     indicators,
+    latency_table,
     layers,
+    measured_policy,
     policy,
     profile,
     proxy,
@@ -24,7 +27,11 @@ from tasks.finetuned_model import Params as FinetuneParams
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by stage; `policies` and `smallest` by budget, `profiles` by device; `search` gets a budget."""
+    """Parameters by stage; `search` gets a budget.
+
+    `policies`, `smallest` and `measured_policies` are by budget, `profiles` and `latency_tables` by device; the latter
+    two only where budgets name latencies.
+    """
 
     dataset: dataset.Params
     layers: layers.Params
@@ -34,6 +41,8 @@ class Parameters:
     search: policy.Params
     policies: dict[str, policy.Params]
     smallest: dict[str, Smallest]
+    latency_tables: dict[str, latency_table.Params]
+    measured_policies: dict[str, measured_policy.Params]
     references: dict[str, baseline.Params]
     finetuned_model: FinetuneParams
     untuned: FinetuneParams
@@ -49,6 +58,9 @@ def parameters(declared: Declared) -> Parameters:
     judged = {**model, "task": e.task, "threads": e.threads}
     seeded = {**judged, "seed": e.seed}
     tuned, search = e.finetune, _search(declared)
+    policies = _policies(declared, search)
+    timed = {name: limits for name, one in policies.items() if (limits := _timed(one))}
+    measuring = {**model, "threads": e.threads, "excluded": _excluded(declared)}
     return Parameters(
         dataset=dataset.Params(**dataset_source(declared).dataset_params()),
         layers=layers.Params(**model),
@@ -56,8 +68,13 @@ def parameters(declared: Declared) -> Parameters:
         float_model=float_model.Params(**seeded, train=e.model.train),
         indicators=_indicators(declared, seeded),
         search=search,
-        policies=_policies(declared, search),
+        policies=policies,
         smallest={name: budget.smallest for name, budget in e.budgets.items() if isinstance(budget, Target)},
+        latency_tables={
+            device: latency_table.Params(**measuring, device=device)
+            for device in sorted({str(device_of(cost)) for limits in timed.values() for cost in limits})
+        },
+        measured_policies={name: measured_policy.Params(**measuring, budget=limits) for name, limits in timed.items()},
         references=_references(declared),
         finetuned_model=FinetuneParams(**seeded, finetune=tuned),
         untuned=FinetuneParams(**seeded, finetune="none"),
@@ -100,6 +117,11 @@ def _policies(declared: Declared, search: policy.Params) -> dict[str, policy.Par
         return {declared.files["policy"].stem: search}
     limits = {name: budget for name, budget in e.budgets.items() if not isinstance(budget, Target)}
     return {name: search.model_copy(update={"budget": budget}) for name, budget in limits.items()}
+
+
+def _timed(search: policy.Params) -> dict[str, Any]:
+    """The limits of a search that only a device can tell."""
+    return {cost: limit for cost, limit in search.budget.items() if device_of(cost) is not None}
 
 
 def _references(declared: Declared) -> dict[str, baseline.Params]:

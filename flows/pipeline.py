@@ -1,16 +1,18 @@
 """The picture: which stage reads what. `run` and `plan` walk this same body, so they can't disagree."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flows.declaration import Declared
 from flows.parameters import Parameters, baselines, parameters
 from flows.smallest import Try, Walk, drop, range_of, walk
 from mixbit.experiment import Data, Proxy, Smallest
+from mixbit.latency import device_of
 from tasks import policy as search_stage
 from tasks.baseline import Params as BaselineParams
 from tasks.baseline import reads_indicators
+from tasks.measured_policy import Params as MeasuredParams
 
 
 class Outputs(Protocol):
@@ -51,17 +53,18 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """One policy on its way to devices."""
+    """One policy on its way to devices; `search` is the cell of its candidates where a device chose among them."""
 
     policy: Outputs
     finetuned_model: Outputs
     deployable: Outputs | None = None
     profiles: dict[str, Outputs] = field(default_factory=dict)
+    search: Outputs | None = None
 
 
 @dataclass(frozen=True)
 class Results:
-    """Every cell of one experiment; `baselines` by budget and name, `walks` by budget."""
+    """Every cell of one experiment; `baselines` by budget and name, `walks` by budget, `latency_tables` by device."""
 
     dataset: Outputs
     proxy: Outputs
@@ -72,6 +75,7 @@ class Results:
     budgets: dict[str, Variant]
     baselines: dict[str, dict[str, Variant]]
     walks: dict[str, Walk]
+    latency_tables: dict[str, Outputs]
 
 
 def pipeline(declared: Declared, stage: Stage) -> Results:
@@ -90,12 +94,19 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
     harm = {"indicators": indicators["indicators.json"]} if indicators else {}
     supernet = {"supernet": indicators["supernet.safetensors"]} if indicators and p.warm_start else {}
 
-    cells = _Cells(stage, p, data, supernet, harm)
+    about = {"layers": data["layers"], "info": data["info"]}
+    tables = {device: stage("latency_table", one, device, **about) for device, one in p.latency_tables.items()}
+    cells = _Cells(stage, p, data, supernet, harm, tables)
     # All budgets are solved first: one that no policy fits is known before anything is fine-tuned.
-    policies = {name: cells.policy(name, params) for name, params in p.policies.items()}
+    searched = {name: cells.policy(name, params) for name, params in p.policies.items()}
+    measured = {name: cells.measured_policy(name, searched[name], one) for name, one in p.measured_policies.items()}
+    policies = searched | measured
     references = {name: cells.reference(name) for name in p.references}
     budgets = {
-        name: cells.variant(name, policy, cells.finetuned_model(name, policy), references)
+        name: replace(
+            cells.variant(name, policy, cells.finetuned_model(name, policy), references),
+            search=searched[name] if name in measured else None,
+        )
         for name, policy in policies.items()
     }
     searches, walks = dict(p.policies), {name: cells.walk(name, one, float_model) for name, one in p.smallest.items()}
@@ -110,7 +121,7 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
         }
         for name, variant in budgets.items()
     }
-    return Results(dataset, proxy, layers, float_model, indicators, references, budgets, compared, walks)
+    return Results(dataset, proxy, layers, float_model, indicators, references, budgets, compared, walks, tables)
 
 
 @dataclass(frozen=True)
@@ -122,11 +133,22 @@ class _Cells:
     data: dict[str, Any]
     supernet: dict[str, Any]
     harm: dict[str, Any]
+    tables: dict[str, Outputs]
 
     def policy(self, tag: str, params: search_stage.Params) -> Outputs:
-        return self.stage(
-            "policy", params, tag, layers=self.data["layers"], file=self.stage.file("policy"), **self.harm
-        )
+        given = {"layers": self.data["layers"], "file": self.stage.file("policy"), **self.searched(params)}
+        return self.stage("policy", params, tag, **given)
+
+    def searched(self, params: search_stage.Params) -> dict[str, Any]:
+        """What a search reads of harm and latency."""
+        named = [device for cost in params.budget if (device := device_of(cost)) is not None]
+        tables = {f"{search_stage.TABLE}{device}": self.tables[device]["latency_table.json"] for device in named}
+        return self.harm | tables
+
+    def measured_policy(self, tag: str, found: Outputs, params: MeasuredParams) -> Outputs:
+        """Of a search's candidates the one that devices choose."""
+        given = {name: self.data[name] for name in ("layers", "info")}
+        return self.stage("measured_policy", params, tag, choice=found["choice.json"], **given)
 
     def finetuned_model(self, tag: str, policy: Outputs) -> Outputs:
         given = {**self.data, **self.supernet, "policy": policy["policy.json"]}
@@ -159,7 +181,7 @@ class _Cells:
     def baseline(self, tag: str, params: BaselineParams, policy: Outputs) -> Variant:
         """What a policy has to beat, fine-tuned alike; neither exported nor registered."""
         given = {"layers": self.data["layers"], "policy": policy["policy.json"]}
-        given |= self.harm if reads_indicators(params.method) else {}
+        given |= self.searched(params.search) if params.search and reads_indicators(params.method) else {}
         made = self.stage("baseline", params, tag, **given)
         return Variant(made, self.finetuned_model(tag, made))
 

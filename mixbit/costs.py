@@ -11,8 +11,8 @@ from fractions import Fraction
 
 from mixbit.entries import Layer, Layers, Rules, run_layers, run_names, uniform_policy
 from mixbit.errors import MisuseError
-from mixbit.experiment import COSTS
 from mixbit.faults import did_you_mean
+from mixbit.limits import COSTS
 from mixbit.policy import FLOAT_BITS, Entry, NumBits, Policy, as_number
 
 # The model of a packed file, in bytes, fitted to exported residual and mobile networks and meant to be rather too high.

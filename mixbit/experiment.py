@@ -9,26 +9,12 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Posi
 
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
+from mixbit.limits import LimitsByCost
 from mixbit.load import check_reference
 from mixbit.policy import MAX_BITS, MIN_BITS, is_num_bits
 
-COSTS = ("bitops", "size_bits", "file_bytes")
 LONGEST_NAME = 60
 NAME_WORDS = "letters, digits, dots, dashes and underscores, a letter or digit first"
-
-
-def _limit(value: Any) -> int | float | str:
-    expected = "expected a positive number, w2a2 to w8a8 (as uniform) or such as 12.2x (smaller than float32)"
-    if isinstance(value, str):
-        smaller = re.fullmatch(r"(\d+(?:\.\d+)?)x", value)
-        if smaller and float(smaller[1]) < 1:
-            raise ValueError(f"{expected}. Less than 1x is larger than float32; for a quarter of it write 4x")
-        if smaller or re.fullmatch(r"w[2-8]a[2-8]", value):
-            return value
-        raise ValueError(expected)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise ValueError(expected)
-    return value
 
 
 def _bits(value: Any) -> Any:
@@ -73,7 +59,6 @@ Name = Annotated[str, AfterValidator(_name)]
 File = Annotated[str, AfterValidator(_file)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
 Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
-Limit = Annotated[int | float | str, BeforeValidator(_limit)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
@@ -246,7 +231,7 @@ def _kind_of_budget(value: Any) -> str:
     return "target" if isinstance(value, Target) or (isinstance(value, dict) and "smallest" in value) else "limits"
 
 
-Limits = Annotated[dict[Literal["bitops", "size_bits", "file_bytes"], Limit], Field(min_length=1)]
+Limits = Annotated[LimitsByCost, Field(min_length=1)]
 Budget = Annotated[Annotated[Limits, Tag("limits")] | Annotated[Target, Tag("target")], Discriminator(_kind_of_budget)]
 Names = Annotated[tuple[Name, ...], AfterValidator(_each_once)]
 Groups = Annotated[tuple[tuple[str, ...], ...], AfterValidator(_groups)]

@@ -12,6 +12,8 @@ Entry = tuple[NumBits, NumBits]
 Policy = Mapping[str, Entry]
 
 MIN_BITS, MAX_BITS = 2, 8
+FLOAT_ENTRY: Entry = ("float", "float")
+INT8_ENTRY: Entry = (8, 8)
 FLOAT_BITS = 32
 
 
@@ -27,6 +29,11 @@ def canonical_json(value: Any) -> bytes:
 def is_num_bits(value: object) -> bool:
     """Whether value is a legal num_bits: an integer in [2, 8] or `float`."""
     return value == "float" or (type(value) is int and MIN_BITS <= value <= MAX_BITS)
+
+
+def is_float(entry: Entry) -> bool:
+    """Whether a layer with this entry is computed by float kernels: it is unless both sides are integers."""
+    return "float" in entry
 
 
 def as_number(bits: NumBits) -> int:

@@ -2,12 +2,14 @@
 
 The ILP is LIMPQ's (https://arxiv.org/abs/2203.08368), with any number of limits and layers that share bits. PuLP and
 HiGHS find a policy; what the solver says of it is not believed: every limit is recomputed in integers, and optimality
-is proven by an exact search (policies/exact_search.py) or reported with its gap. That check, and the pricing that
-shrinks and scales the problem before the solver sees it, are our own.
+is proven by an exact search (policies/exact_search.py) or reported with its gap; with pair terms (policies/pairs.py) by
+the solver's own bound. That check, and the pricing that shrinks and scales the problem before the solver sees it, are
+our own.
 """
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -27,6 +29,7 @@ from policies.bound import (
     without_impossible,
 )
 from policies.exact_search import search
+from policies.pairs import HARM, Pair, PairProblem
 from policies.solver import mixed_integer, prices_of
 from policies.table import Branch, Exact, Number, Option, Problem, Table, Ties, exact, exact_problem, for_cost
 
@@ -78,12 +81,17 @@ class _Found:
 
 
 def allocate(
-    table: Table, limits: Mapping[str, Number], ties: Ties | None = None, time_limit_s: float = 60.0
+    table: Table,
+    limits: Mapping[str, Number],
+    ties: Ties | None = None,
+    time_limit_s: float = 60.0,
+    pairs: Sequence[Pair] = (),
 ) -> Allocation:
     """Choose an entry per layer.
 
     Equal inputs give equal answers, whatever the order of the dicts, unless the time limit cuts in. Of policies with
     equal harm the one with lower costs wins, cost by cost in the order of their names (proven when the gap is 0).
+    Pairs are solved by the ILP alone: there, any policy of that harm may win, and `optimal` is a gap of at most 1e-4.
 
     Args:
         table: layer -> (weight_bits, activation_bits) -> (harm, cost name -> cost). Numbers are finite and >= 0; a
@@ -91,6 +99,7 @@ def allocate(
         limits: cost name -> most of it; may be empty (least harm).
         ties: layers that share both bits, weight bits or activation bits.
         time_limit_s: when to stop with the best policy known.
+        pairs: costs of neighbours of which exactly one is float; of limited or other costs of the table.
 
     Raises:
         MisuseError: no layers, a layer without entries, numbers that are not finite and >= 0, a missing cost, a limit
@@ -99,6 +108,8 @@ def allocate(
     """
     deadline = time.monotonic() + time_limit_s
     exactly = exact_problem(table, limits, ties or Ties())
+    if pairs:
+        return _with_pairs(PairProblem(table, ties or Ties(), pairs), limits, deadline)
     precise = len(table) <= EXACT_LAYERS and len(limits) <= 1
     found = _minimise(exactly.problem, deadline, precise=precise)
     if found.picks is not None:
@@ -120,6 +131,67 @@ def _answer(exactly: Exact, found: _Found, table: Table, *, precise: bool) -> Al
     costs = {name: _plain(sum(exact(table[n][e][1][name]) for n, e in policy.items())) for name in _cost_names(table)}
     status: Status = "optimal" if gap <= (0 if precise else ALLOWED_GAP) else "feasible"
     return Allocation(status, policy, float(harm), costs, float(gap), float(bound))
+
+
+def least_of(
+    cost: str,
+    table: Table,
+    limits: Mapping[str, Number],
+    ties: Ties | None = None,
+    *,
+    time_limit_s: float = 60.0,
+    pairs: Sequence[Pair] = (),
+) -> Allocation:
+    """The policy of the least cost, whatever its harm, within limits on other costs.
+
+    Args:
+        cost: its name.
+        table: as `allocate`, and so are the others.
+        limits: cost name -> most of it, `cost` not among them.
+        ties: layers that share bits.
+        time_limit_s: when to stop with the best policy known.
+        pairs: costs of neighbours.
+
+    Raises:
+        MisuseError: as `allocate`.
+    """
+    exact_problem(table, limits, ties or Ties())
+    problem = PairProblem(table, ties or Ties(), pairs)
+    return _with_pairs(problem, limits, time.monotonic() + time_limit_s, cost)
+
+
+def _with_pairs(
+    problem: PairProblem, limits: Mapping[str, Number], deadline: float, minimised: str = HARM
+) -> Allocation:
+    whole = {name: math.floor(exact(limit) * problem.units[name]) for name, limit in sorted(limits.items())}
+    found = problem.minimise(minimised, whole, deadline)
+    if found.policy is None:
+        if not found.infeasible:
+            return Allocation("undecided")
+        return Allocation("infeasible", smallest_feasible=_least_of_each(problem, whole, deadline))
+    assert problem.fits(found.policy, whole)
+    totals = {name: Fraction(problem.total(name, found.policy), problem.units[name]) for name in problem.costs}
+    total, bound = totals[minimised], Fraction(found.bound, problem.units[minimised])
+    gap = (total - bound) / total if total else Fraction(0)
+    status: Status = "optimal" if gap <= ALLOWED_GAP else "feasible"
+    costs = {name: int(value) if value.denominator == 1 else float(value) for name, value in totals.items()}
+    harm = float(costs.pop(HARM))
+    policy = dict(sorted(found.policy.items()))
+    return Allocation(status, policy, harm, costs, float(gap), float(bound))
+
+
+def _least_of_each(problem: PairProblem, limits: Mapping[str, int], deadline: float) -> dict[str, int | float]:
+    """The least of each limit given the others; given none where the others alone can't be kept."""
+    smallest: dict[str, int | float] = {}
+    for name in limits:
+        others = {other: limit for other, limit in limits.items() if other != name}
+        found = problem.minimise(name, others, deadline)
+        if found.infeasible:
+            found = problem.minimise(name, {}, deadline)
+        if found.policy is not None:
+            value = Fraction(problem.total(name, found.policy), problem.units[name])
+            smallest[name] = int(value) if value.denominator == 1 else float(value)
+    return smallest
 
 
 def _cost_names(table: Table) -> list[str]:

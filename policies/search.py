@@ -7,9 +7,10 @@ from typing import Any, Literal
 from mixbit.costs import layer_costs
 from mixbit.entries import Layers, Rules, run_layers
 from mixbit.errors import MixbitError
-from mixbit.experiment import COSTS
+from mixbit.limits import COSTS
 from mixbit.policy import Entry, NumBits
 from policies.bound import least_costs
+from policies.pairs import Pair
 from policies.table import Candidate, Number, Table, Ties, exact_problem
 
 Alpha = float | Literal["balanced"]
@@ -28,6 +29,7 @@ class Search:
         alpha: what the weights' harm in `table` was multiplied by.
         limits: cost name -> most of it.
         ties: layers that share bits.
+        pairs: costs of neighbours of which exactly one is float.
         time_limit_s: when the solver gives its best so far.
     """
 
@@ -36,8 +38,9 @@ class Search:
     rules: Rules
     table: Table = field(default_factory=dict)
     alpha: float = 1.0
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Number] = field(default_factory=dict)
     ties: Ties = field(default_factory=Ties)
+    pairs: Sequence[Pair] = ()
     time_limit_s: float = 60.0
 
 

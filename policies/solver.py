@@ -34,7 +34,7 @@ def prices_of(problem: Problem, deadline: float) -> Prices:
     """Multipliers that give about the best bound: the duals of the relaxed problem; zeros when it can't be solved."""
     scale = _scale(problem)
     model, _, rows = _model(problem, scale, "Continuous", 0.0)
-    if not _run(model, deadline, gap=0.0):
+    if not run(model, deadline, gap=0.0):
         return Prices(1, (0,) * len(problem.limits))
     wanted = [Fraction(0)] * len(problem.limits)
     for k, row in rows.items():
@@ -57,7 +57,7 @@ def mixed_integer(problem: Problem, deadline: float, *, gap: float) -> tuple[Pic
     bound = floor
     for tighter in TIGHTER:
         model, variables, _ = _model(problem, scale, "Integer", tighter)
-        solved = _run(model, deadline, gap)
+        solved = run(model, deadline, gap)
         if tighter == TIGHTER[0]:
             bound = max(bound, floor + _solver_bound(model, scale.span))
         picks = _picked(problem, variables) if solved else None
@@ -143,7 +143,7 @@ def _limited(model: Any, rows: list[list[tuple[Any, float]]], tighter: float) ->
     return limited
 
 
-def _run(model: Any, deadline: float, gap: float) -> bool:
+def run(model: Any, deadline: float, gap: float) -> bool:
     """Whether the solver holds an answer; its `status` says so even when it holds none, so `sol_status` is read."""
     import pulp
 

@@ -105,8 +105,8 @@ def exact_problem(table: Table, limits: Mapping[str, Number], ties: Ties) -> Exa
     for name in sorted(set(limits) - set(known)):
         raise MisuseError(f"budget {name}", "unknown cost", expected=" or ".join(known), got=name)
     names = tuple(sorted(limits))
-    harm_unit = _unit(harm for row in rows.values() for harm, _ in row.values())
-    units = {name: _unit(costs[name] for row in rows.values() for _, costs in row.values()) for name in known}
+    harm_unit = unit_of(harm for row in rows.values() for harm, _ in row.values())
+    units = {name: unit_of(costs[name] for row in rows.values() for _, costs in row.values()) for name in known}
     spans = {
         name: 1 + sum(max(int(costs[name] * units[name]) for _, costs in row.values()) for row in rows.values())
         for name in known
@@ -156,7 +156,7 @@ def _exact_row(
 ) -> dict[Entry, tuple[int | Fraction, dict[str, int | Fraction]]]:
     """Entries from low to high bits, so that no order of a dict decides anything."""
     found = {}
-    for entry, (harm, costs) in sorted(row.items(), key=_order):
+    for entry, (harm, costs) in sorted(row.items(), key=by_bits):
         where = f"{name}: weight_bits {entry[0]}, activation_bits {entry[1]}"
         if sorted(costs) != known:
             raise MisuseError(where, "costs differ", expected=", ".join(known), got=", ".join(sorted(costs)))
@@ -175,7 +175,8 @@ def _checked(value: Number, where: str) -> int | Fraction:
     return exact(value)
 
 
-def _order(item: tuple[Entry, object]) -> tuple[float, float]:
+def by_bits(item: tuple[Entry, object]) -> tuple[float, float]:
+    """To sort what is by entry from low to high bits, so that no order of a dict decides anything."""
     weight_bits, activation_bits = item[0]
     return _as_number(weight_bits), _as_number(activation_bits)
 
@@ -184,7 +185,8 @@ def _as_number(bits: NumBits) -> float:
     return math.inf if bits == "float" else bits
 
 
-def _unit(values: Iterable[int | Fraction]) -> int:
+def unit_of(values: Iterable[int | Fraction]) -> int:
+    """The least number that makes whole numbers of all values."""
     return math.lcm(*{value.denominator for value in values})
 
 

@@ -83,4 +83,4 @@ def _search(work: Work, layers: Layers, params: search_stage.Params, harm: str |
     if harm not in indicators:
         what = f"the indicators of {indicators['method']} have no {harm} harm"
         raise MixbitError("baselines", what, hint="Leave this baseline out")
-    return search_stage.search_of(params, layers, indicators[harm])
+    return search_stage.timed_search(work, params, layers, indicators[harm])

@@ -1,9 +1,13 @@
-"""Stage `policy`: layers + indicators -> policy.json, choice.json. CPU, seconds. With `file`, a given policy."""
+"""Stage `policy`: layers + indicators -> policy.json, choice.json. CPU, seconds. With `file`, a given policy.
+
+A budget of latency is searched by the device's table, which is off by some percent. So there are several candidates:
+the best policy under that limit, under a little more and a little less of it, and the fastest one. The device decides.
+"""
 
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,23 +17,27 @@ from mixbit.config import Settings, read_yaml
 from mixbit.costs import policy_costs, resolve_limits
 from mixbit.entries import Layers, candidates, check_groups, run_layers, run_names
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import Bits, LayerRule, Limit
+from mixbit.experiment import Bits, LayerRule
 from mixbit.faults import did_you_mean
-from mixbit.policy import Entry, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
-from policies.ilp import Allocation, allocate
+from mixbit.latency import FLOAT, INT8, Table, cost_name, device_of, executed
+from mixbit.limits import COSTS, LimitsByCost
+from mixbit.policy import Entry, Policy, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
+from policies.ilp import Allocation
 from policies.search import Search, harm_table
-from policies.table import Ties
+from policies.table import Number, Ties
+from policies.timed import TimedSearch, with_latencies
 from tasks.stage import Work
 
 OUTPUTS = ("policy.json", "choice.json")
 FACTS = ("pulp", "highspy")
+TABLE = "latency_table."
 
 
 class Params(Settings):
     """The search; a given policy has an empty budget and no candidates.
 
     Attributes:
-        budget: cost name -> limit, as requested.
+        budget: cost name -> limit, as requested; a device's latency needs the input `latency_table.<device>`.
         alpha: harm of an entry = activation harm + alpha * weight harm; `balanced`: see `policies.search.balance`.
         num_bits: candidates.
         fixed_layers: profile of the layers that take no part.
@@ -38,7 +46,7 @@ class Params(Settings):
         time_limit_s: when the solver gives its best so far.
     """
 
-    budget: dict[Literal["bitops", "size_bits", "file_bytes"], Limit] = Field(default={})
+    budget: LimitsByCost = Field(default={})
     alpha: Literal["balanced"] | PositiveFloat = "balanced"
     num_bits: tuple[Bits, ...] = ()
     fixed_layers: Literal["limpq", "none"] = "limpq"
@@ -54,21 +62,34 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     if "file" in work.inputs:
         policy = given_policy(work.inputs["file"], layers, params)
         choice: dict[str, Any] = {"status": "given", "file_sha256": work.digests["file"]}
+        choice |= described(policy, layers)
     else:
         policy, choice = _searched(work, layers, params)
-    figures = mean_bits_of(policy, layers)
-    totals = policy_costs(policy, layers)
-    choice |= {**figures, "costs": totals, "policy_sha256": policy_sha256(policy)}
     (work.out / "policy.json").write_bytes(dump_policy(policy))
     (work.out / "choice.json").write_bytes(canonical_json(choice))
-    evidence = {name: float(choice[name]) for name in ("harm", "gap") if name in choice}
-    return {name: float(value) for name, value in totals.items()} | figures | evidence
+    return figures(choice)
 
 
 def mean_bits_of(policy: Mapping[str, Entry], layers: Layers) -> dict[str, float]:
     """The two figures that say how many bits a policy takes."""
     weight_bits, activation_bits = mean_bits(policy, {layer["name"]: layer["weights"] for layer in run_layers(layers)})
     return {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
+
+
+def described(policy: Policy, layers: Layers) -> dict[str, Any]:
+    """What choice.json says of a policy, whoever chose it."""
+    costs = policy_costs(policy, layers)
+    return {**mean_bits_of(policy, layers), "costs": costs, "policy_sha256": policy_sha256(policy)}
+
+
+def figures(choice: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a policy, from its choice.json; of latency what the table predicts."""
+    told = {name: choice["costs"][name] for name in COSTS}
+    told |= {
+        name: choice[name] for name in ("mean_weight_bits", "mean_activation_bits", "harm", "gap") if name in choice
+    }
+    told |= {f"predicted_us.{device}": us for device, us in choice.get("predicted_us", {}).items()}
+    return {name: float(value) for name, value in told.items()}
 
 
 def given_policy(file: Path, layers: Layers, params: Params) -> dict[str, Entry]:
@@ -125,23 +146,56 @@ def _broken(policy: Mapping[str, Entry], groups: Any, why: str, shared: Any) -> 
 
 def _searched(work: Work, layers: Layers, params: Params) -> tuple[dict[str, Entry], dict[str, Any]]:
     content = work.inputs["indicators"].read_bytes()
-    search = search_of(params, layers, json.loads(content)["layers"])
+    search = timed_search(work, params, layers, json.loads(content)["layers"])
     work.progress(0, 1, f"{len(search.table)} layers, {sum(map(len, search.table.values()))} entries")
-    found = allocate(search.table, search.limits, search.ties, search.time_limit_s)
-    if not found.policy:
-        raise no_policy(found, search.limits)
-    choice = {
+    common = {
         "alpha": search.alpha,
-        "budget": search.limits,
-        "gap": found.gap,
-        "harm": found.harm,
+        "budget": search.whole,
         "indicators_sha256": hashlib.sha256(content).hexdigest(),
-        "lower_bound": found.lower_bound,
         "requested": params.budget,
         "solver": {name: importlib.metadata.version(name) for name in FACTS},
-        "status": found.status,
     }
-    return found.policy, choice
+    found = search.best()
+    if not search.tables:
+        if not found.policy:
+            raise no_policy(found, search.limits)
+        return found.policy, common | _evidence(found, layers, search)
+    candidates = list(_candidates(found, search))
+    if not candidates:
+        raise no_policy(search.fastest(min(search.tables)), {n: search.limits[n] for n in COSTS if n in search.limits})
+    told = [{"kind": kind, **_evidence(one, layers, search), "policy": _plain(one.policy)} for kind, one in candidates]
+    at = next((place for place, (kind, _) in enumerate(candidates) if kind == "best"), 0)
+    chosen = {name: value for name, value in told[at].items() if name not in {"kind", "policy"}}
+    return candidates[at][1].policy, common | chosen | {"candidates": told}
+
+
+def _candidates(best: Allocation, search: TimedSearch) -> Iterator[tuple[str, Allocation]]:
+    """(why, policy); policies that execute alike take alike, so the first of them is enough."""
+    seen: set[tuple[str, ...]] = set()
+    near = [("a little slower", search.stretched(1).best()), ("a little faster", search.stretched(-1).best())]
+    fastest = [("fastest", search.fastest(device)) for device in sorted(search.tables)]
+    for kind, found in [("best", best), *near, *fastest]:
+        vector = tuple(executed(entry) for _, entry in sorted(found.policy.items()))
+        if found.policy and vector not in seen:
+            seen.add(vector)
+            yield kind, found
+
+
+def _evidence(found: Allocation, layers: Layers, search: TimedSearch) -> dict[str, Any]:
+    """What choice.json says of an allocation."""
+    told = {name: getattr(found, name) for name in ("gap", "harm", "lower_bound", "status")}
+    told |= described(found.policy, layers)
+    if search.tables:
+        predicted = {device: round(table.predict_us(found.policy), 3) for device, table in search.tables.items()}
+        told["predicted_us"] = predicted
+        told["costs"] |= {cost_name(device): us for device, us in predicted.items()}
+        kinds = [executed(entry) for entry in found.policy.values()]
+        told["executed"] = {kind: kinds.count(kind) for kind in (FLOAT, INT8)}
+    return told
+
+
+def _plain(policy: Policy) -> Any:
+    return json.loads(dump_policy(policy))
 
 
 def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | None = None) -> Search:
@@ -171,17 +225,25 @@ def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | No
     )
 
 
+def timed_search(work: Work, params: Params, layers: Layers, indicators: Mapping[str, Any]) -> TimedSearch:
+    """As `search_of`, with the latencies in the budget by the inputs `latency_table.<device>`."""
+    timed = {name: str(limit) for name, limit in params.budget.items() if name not in COSTS}
+    devices = sorted(str(device_of(name)) for name in timed)
+    tables = {name: Table.from_json(json.loads(work.inputs[f"{TABLE}{name}"].read_bytes())) for name in devices}
+    return with_latencies(search_of(params, layers, indicators), timed, tables)
+
+
 def limits_of(params: Params, layers: Layers) -> dict[str, int]:
-    """The budget in whole numbers.
+    """The budget in whole numbers, without latencies: these only a device's table tells.
 
     Raises:
         MisuseError: as `mixbit.costs.resolve_limits`.
     """
-    requested = {str(name): limit for name, limit in params.budget.items()}
+    requested = {name: limit for name, limit in params.budget.items() if name in COSTS}
     return resolve_limits(requested, layers, params.fixed_layers, params.layers)
 
 
-def no_policy(found: Allocation, limits: Mapping[str, int]) -> MixbitError:
+def no_policy(found: Allocation, limits: Mapping[str, Number]) -> MixbitError:
     """The error of a search without a policy, with the smallest budget that works."""
     if found.status == "undecided":
         return MixbitError(

@@ -128,7 +128,7 @@ def _tags(experiment: str, budget: str, records: Mapping[str, Record]) -> dict[s
     tags = {"mixbit.experiment": experiment, "mixbit.budget": budget, "mixbit.key": deployable.key}
     tags["onnx.sha256"] = deployable.outputs[PACKED].sha256
     noted = (
-        ("policy.sha256", "policy", "policy.json"),
+        ("policy.sha256", "measured_policy" if "measured_policy" in records else "policy", "policy.json"),
         ("dataset.sha256", "dataset", "dataset.safetensors"),
         ("indicators.sha256", "indicators", "indicators.json"),
     )

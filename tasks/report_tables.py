@@ -180,8 +180,8 @@ def choices(content: ReportContent) -> str:
                 [
                     shown.name,
                     f"{cost}: {asked}",
-                    f"{limit:,}",
-                    f"{used:,}" if used is not None else NOTHING,
+                    _whole(limit),
+                    _whole(used) if used is not None else NOTHING,
                     share,
                     *evidence,
                 ]
@@ -192,6 +192,36 @@ def choices(content: ReportContent) -> str:
         "What each budget allowed, and how sure the solver is.",
         table(heads, rows) if rows else None,
     )
+
+
+def candidates(content: ReportContent) -> str:
+    """Where a budget limits a latency: what the table said of each candidate, and what the device."""
+    heads = ["policy", "device", "candidate", "float / int8 layers", "harm", "limit µs", "predicted µs", "measured µs"]
+    rows = [row for shown in content.of_kind("budget") for row in _candidates(shown)]
+    words = (
+        "The latency table chose these policies, the device chose among them: each was measured whole, and the least "
+        "harmful one that keeps the limit was taken."
+    )
+    title = "Predicted and measured latency"
+    return section(title, words, table([*heads, "off", "relative to float", ""], rows)) if rows else ""
+
+
+def _candidates(shown: Shown) -> Iterator[list[object]]:
+    for candidate in shown.choice.get("candidates", ()):
+        for device, run in candidate.get("measured", {}).items():
+            predicted, measured = candidate["predicted_us"][device], run["latency_us"]
+            chosen = "chosen" if candidate["policy_sha256"] == shown.policy_sha256 else ""
+            ran = " / ".join(str(candidate["executed"][kind]) for kind in ("float", "int8"))
+            limit = shown.choice["measuring"]["limits_us"][device]
+            times = [_whole(us) for us in (limit, predicted, measured)]
+            ratio = run["ratio_to_float"]
+            spread = f"{ratio['median']:.2f}x ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
+            off = f"{predicted / measured - 1:+.1%}"
+            yield [shown.name, device, candidate["kind"], ran, f"{candidate['harm']:.4g}", *times, off, spread, chosen]
+
+
+def _whole(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
 def facts(content: ReportContent) -> str:

@@ -15,7 +15,8 @@ class Request:
     """What to measure and how; the protocol's lower limits hold whatever is asked.
 
     Attributes:
-        models: `model` and its references `float` and `w8a8` -> ONNX file.
+        models: name -> ONNX file: `model` and its references `float` and `w8a8` for a profile; for comparisons any
+            names beside `float`.
         input_shape: [C, H, W] of one picture.
         batch_size: pictures per call.
         threads: intra-op threads.
@@ -54,6 +55,18 @@ class Device(Protocol):
 
     def profile(self, request: Request) -> dict[str, Any]:
         """Measure by the protocols of `measure.py` and `layer_times.py`; the figures they document."""
+        ...
+
+    def compare(self, request: Request) -> dict[str, Any]:
+        """Several files whole, in one run, by the protocol of `compare.py`."""
+        ...
+
+    def kernel_times(self, request: Request) -> dict[str, dict[str, float]]:
+        """Model -> layer -> us, by the protocol of `kernel_times.py`."""
+        ...
+
+    def executed(self, path: str, threads: int) -> dict[str, dict[str, Any]]:
+        """Layer -> policy bits and executed bits of one file on this device."""
         ...
 
 

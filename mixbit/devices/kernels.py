@@ -17,8 +17,9 @@ INT8_KERNELS = ("QLinearConv", "QGemm", "QLinearMatMul")
 FLOAT_KERNELS = ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits")
 # What a float kernel may take over from what follows it.
 _ABSORBED = ("Relu", "Clip", "BatchNormalization", "Add", "Identity")
-# What the exporter and the optimizer append to a layer's name in names of nodes and tensors.
-_SUFFIX = re.compile(r"(_token_\d+|_nchwc|\.(codes|dq|weight|out|scale|bias|b)|:\d+)$")
+# What the exporter and the optimizer append to a layer's name in names of nodes and tensors; `_weight_q` are weights
+# that the optimizer quantized by itself.
+_SUFFIX = re.compile(r"(_token_\d+|_nchwc|_weight_q|\.(codes|dq|weight|out|scale|bias|b)|:\d+)$")
 
 
 @dataclass(frozen=True)

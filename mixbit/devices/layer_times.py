@@ -42,7 +42,7 @@ def layer_times(request: Request) -> dict[str, Any]:
     """
     layers = list(read_metadata(Path(request.models[MODEL]))["policy"])
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: _Profiled(request, name, Path(folder)) for name in (MODEL, FLOAT)}
+        files = {name: Profiled(request, name, Path(folder)) for name in (MODEL, FLOAT)}
         rounds, end = 0, time.perf_counter() + LIMIT_S
         while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.perf_counter() < end):
             for file in files.values():
@@ -77,10 +77,11 @@ def slower_in_int8(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return dict(sorted(lost.items(), key=lambda item: -item[1]))
 
 
-class _Profiled:
+class Profiled:
     """One file under the profiler."""
 
     def __init__(self, request: Request, name: str, folder: Path) -> None:
+        """Open a file of the request; the profile and the optimized graph are written to `folder`."""
         self._file, self._dump = Path(request.models[name]), folder / f"{name}.onnx"
         self._session = open_session(
             self._file, threads=request.threads, dump=self._dump, profile=folder / f"{name}-profile"
@@ -96,16 +97,29 @@ class _Profiled:
 
     def times(self, layers: Sequence[str]) -> tuple[dict[str, float], float]:
         """(layer -> us, us of all other nodes)."""
-        events = json.loads(Path(self._session.end_profiling()).read_text())
-        own = kernel_nodes(layers, read_nodes(self._file), read_nodes(self._dump.read_bytes()))
-        names = {layer: {node.name for node in nodes} for layer, nodes in own.items() if nodes}
+        events, names = self.events(), self.kernels(layers)
         per_channel = {_node(event) for event in events if _is_node(event) and _is_depthwise(event)}
         self.depthwise = frozenset(layer for layer, nodes in names.items() if nodes & per_channel)
-        hot = [call for i, call in enumerate(_calls(events)) if i % (WARM_CALLS + TIMED_CALLS) >= WARM_CALLS]
+        hot = hot_calls(events)
         known = frozenset[str]().union(*names.values())
         others = [sum(us for name, us in call.items() if name not in known) for call in hot]
-        us_by_layer = {layer: _middle([sum(call[n] for n in nodes) for call in hot]) for layer, nodes in names.items()}
-        return us_by_layer, _middle(others)
+        us_by_layer = {layer: middle([sum(call[n] for n in nodes) for call in hot]) for layer, nodes in names.items()}
+        return us_by_layer, middle(others)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the profiler saw; ends it."""
+        found: list[dict[str, Any]] = json.loads(Path(self._session.end_profiling()).read_text())
+        return found
+
+    def kernels(self, layers: Sequence[str]) -> dict[str, set[str]]:
+        """Layer -> names of its kernels, for the layers that can be told apart."""
+        own = kernel_nodes(layers, read_nodes(self._file), read_nodes(self._dump.read_bytes()))
+        return {layer: {node.name for node in nodes} for layer, nodes in own.items() if nodes}
+
+
+def hot_calls(events: Sequence[Mapping[str, Any]]) -> list[Call]:
+    """Node -> us in the order they ran, for each call that is not at the start of a block."""
+    return [call for i, call in enumerate(_calls(events)) if i % (WARM_CALLS + TIMED_CALLS) >= WARM_CALLS]
 
 
 def _calls(events: Sequence[Mapping[str, Any]]) -> list[Call]:
@@ -134,7 +148,8 @@ def _is_depthwise(event: Mapping[str, Any]) -> bool:
     return len(shapes) == 2 and len(shapes[1]) == 4 and shapes[1][1] == 1 and shapes[0][1] > 1
 
 
-def _middle(values: Sequence[float]) -> float:
+def middle(values: Sequence[float]) -> float:
+    """The mean of the middle half."""
     # The profiler counts whole microseconds: the mean of the middle half says more than the median, and is as robust.
     ordered = sorted(values)
     quarter = len(ordered) // 4

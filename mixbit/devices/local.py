@@ -41,14 +41,40 @@ class LocalDevice:
             )["peak_rss_bytes"]
             for name, path in request.models.items()
         }
-        model = Path(request.models[MODEL])
-        policy = parse_policy(read_metadata(model)["policy"], str(model))
-        kernels = executed_kernels(model, policy, threads=request.threads)
+        kernels = self.executed(request.models[MODEL], request.threads)
         times = _program("mixbit.devices.layer_times", request.to_json(), request.limit_s + _SLACK_S)
-        figures["layers"] = {
-            layer: kernel.to_json() | times["layers"].get(layer, {}) for layer, kernel in kernels.items()
-        }
+        figures["layers"] = {layer: kernel | times["layers"].get(layer, {}) for layer, kernel in kernels.items()}
         return figures | {"others_us": times["others_us"]}
+
+    def compare(self, request: Request) -> dict[str, Any]:
+        """Figures of `compare.compare`.
+
+        Raises:
+            MixbitError: ONNX Runtime refuses a file, or the measuring process died.
+        """
+        figures: dict[str, Any] = _program("mixbit.devices.compare", request.to_json(), request.limit_s + _SLACK_S)
+        return figures
+
+    def kernel_times(self, request: Request) -> dict[str, dict[str, float]]:
+        """Figures of `kernel_times.kernel_times`.
+
+        Raises:
+            MixbitError: ONNX Runtime refuses a file, or the measuring process died.
+        """
+        times: dict[str, dict[str, float]] = _program(
+            "mixbit.devices.kernel_times", request.to_json(), request.limit_s + _SLACK_S
+        )
+        return times
+
+    def executed(self, path: str, threads: int) -> dict[str, dict[str, Any]]:
+        """Layer -> policy bits and executed bits of one file, as `kernels.Executed` says them.
+
+        Raises:
+            MixbitError: ONNX Runtime refuses the file.
+        """
+        policy = parse_policy(read_metadata(Path(path))["policy"], path)
+        kernels = executed_kernels(Path(path), policy, threads=threads)
+        return {layer: kernel.to_json() for layer, kernel in kernels.items()}
 
 
 def _program(module: str, request: dict[str, Any], timeout_s: float) -> Any:

@@ -103,6 +103,20 @@ def kept(rounds: Sequence[Round], request: Request) -> list[Round]:
     return [entry for entry, value in zip(rounds, times, strict=True) if abs(value - middle) <= LARGEST_DRIFT * middle]
 
 
+def usable_rounds(rounds: Sequence[Round], request: Request) -> list[Round]:
+    """Those of `kept`; all of them when fewer than three are kept."""
+    usable = kept(rounds, request)
+    return usable if len(usable) >= 3 else list(rounds)
+
+
+def contention(rounds: Sequence[Round], request: Request) -> dict[str, Any]:
+    """Wall time over CPU time of all blocks, and whether others disturbed too much."""
+    pressure = [block.wall_s / max(block.cpu_s, 1e-9) for entry in rounds for block in entry.values()]
+    median, p90 = (float(np.quantile(pressure, q)) for q in (0.5, 0.9))
+    alarm = request.threads == 1 and (median > CONTENTION_MEDIAN or p90 > CONTENTION_P90)
+    return {"median": median, "p90": p90, "alarm": alarm}
+
+
 def seconds(block: Block, request: Request) -> float:
     """The clock that ratios use: CPU time of the one thread; wall when there are more."""
     return block.cpu_s if request.threads == 1 else block.wall_s
@@ -110,20 +124,13 @@ def seconds(block: Block, request: Request) -> float:
 
 def summarize(rounds: Sequence[Round], request: Request) -> dict[str, Any]:
     """Medians and spreads over the usable rounds; over all of them when fewer than three are usable."""
-    usable = kept(rounds, request)
-    usable = usable if len(usable) >= 3 else list(rounds)
+    usable = usable_rounds(rounds, request)
     references = [name for name in (FLOAT, W8A8) if name in request.models]
-    pressure = [block.wall_s / max(block.cpu_s, 1e-9) for entry in rounds for block in entry.values()]
-    median, p90 = (float(np.quantile(pressure, q)) for q in (0.5, 0.9))
     return {
         "latency_us": {name: _latency(name, usable) for name in request.models},
         "ratios": {name: _ratio(name, usable, request) for name in references},
         "rounds": {"kept": len(usable), "discarded": len(rounds) - len(usable)},
-        "contention": {
-            "median": median,
-            "p90": p90,
-            "alarm": request.threads == 1 and (median > CONTENTION_MEDIAN or p90 > CONTENTION_P90),
-        },
+        "contention": contention(rounds, request),
         "clock": "cpu" if request.threads == 1 else "wall",
     }
 

@@ -130,7 +130,11 @@ def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int])
     inputs = [weight] if bias is None else [weight, bias]
     name, output = str(layer.node.name), str(layer.node.outputs[0].name)
     if layer.node.op_type != "MatMul":
-        return build.node(layer.op_type, [x, *inputs], output, layer.node.attributes, node_name=name)
+        value = build.node(layer.op_type, [x, *inputs], output, layer.node.attributes, node_name=name)
+        if layer.quantizer is None and _between_codes(layer):
+            # ONNX Runtime would take it for an int8 layer and quantize its weights; never one with a second reader.
+            build.node("Shape", [value], f"{name}.shape")
+        return value
     # As rows of a Gemm: the runtime has an int8 kernel with a bias for that, and moves the reshapes to the bytes.
     gemm = {"transB": 1}
     if layer.rows is None:
@@ -138,6 +142,13 @@ def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int])
     flat = build.node("Reshape", [x, _shape(build, (-1, constant(layer.weight).shape[1]))], f"{name}.in")
     product = build.node("Gemm", [flat, *inputs], f"{name}.rows", gemm, node_name=name)
     return build.node("Reshape", [product, _shape(build, layer.rows)], output)
+
+
+def _between_codes(layer: Layer) -> bool:
+    """Whether a layer reads codes and what it computes becomes codes at once."""
+    maker = _source(layer.node).producer()
+    readers = (layer.absorbed or (layer.node,))[-1].outputs[0].consumers()
+    return is_marker(maker) and any(is_marker(r) or _pools_codes(r) or _swallowed(r) is not None for r in readers)
 
 
 def _shape(build: Builder, shape: tuple[int, ...]) -> ir.Value:

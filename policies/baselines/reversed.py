@@ -32,7 +32,7 @@ def choose(policy: Policy, layers: Layers, search: Search) -> dict[str, Entry]:
     dearest = sum(_dearest(row) for row in search.table.values())
     limits: dict[str, Number] = {**search.limits, "bitops": spent, UNSPENT: dearest - LEAST_SHARE * spent}
     turned = {name: _turned(row) for name, row in search.table.items()}
-    found = allocate(turned, limits, search.ties, search.time_limit_s)
+    found = allocate(turned, limits, search.ties, search.time_limit_s, search.pairs)
     if not found.policy:
         raise MixbitError("reversed", "no policy found in time", hint="Raise allocation.time_limit_s")
     return found.policy

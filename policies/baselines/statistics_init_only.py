@@ -19,7 +19,7 @@ def choose(policy: Policy, layers: Layers, search: Search) -> dict[str, Entry]: 
     Raises:
         MixbitError: no policy found in time.
     """
-    found = allocate(search.table, search.limits, search.ties, search.time_limit_s)
+    found = allocate(search.table, search.limits, search.ties, search.time_limit_s, search.pairs)
     if not found.policy:
         raise MixbitError("statistics_init_only", "no policy found in time", hint="Raise allocation.time_limit_s")
     return found.policy

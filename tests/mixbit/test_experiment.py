@@ -112,6 +112,21 @@ def test_limits_are_absolute_or_relative(declare, limit):
     assert "bitops" in declare(SEARCH.replace("bitops: w4a4", f"bitops: {limit}")).budgets["w4a4"]
 
 
+TIMED = "budgets:\n  fast:\n    latency[local]: {}"
+
+
+@pytest.mark.parametrize("limit", ["8 ms", "850 us", "1.5 s", "0.8x float", "1.1x w8a8"])
+def test_a_latency_is_limited_by_a_time_or_a_reference(declare, limit):
+    text = SEARCH.replace("budgets: {w4a4: {bitops: w4a4}}", TIMED.format(limit))
+    assert declare(text).budgets["fast"] == {"latency[local]": limit}
+
+
+@pytest.mark.parametrize("limit", ["8", "w4a4", "12.2x", "0 ms", "2x w4a4", "true", "[8 ms]"])
+def test_a_latency_without_a_unit_or_a_reference_is_refused(refusal, limit):
+    text = refusal("budgets: {w4a4: {bitops: w4a4}}", TIMED.format(limit))
+    assert text.startswith('8: budgets.fast["latency[local]"]: expected a time such as 8 ms (us, ms or s), or such as')
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -1,7 +1,7 @@
 import pytest
 
 from mixbit.errors import MisuseError
-from mixbit.experiment import COSTS
+from mixbit.limits import COSTS
 from policies.search import Search, least_of_each
 from policies.table import Ties
 

@@ -172,3 +172,57 @@ def test_a_file_that_is_no_policy_is_misuse_without_its_digest_name(tmp_path, co
 def test_an_unknown_group_member_is_misuse(tmp_path):
     with pytest.raises(MisuseError, match=r"groups\[0\]: unknown layer, got bb"):
         run(tmp_path, SEARCH | {"groups": (("a", "bb"),)}, indicators=INDICATORS)
+
+
+# Float layers take 10 us, int8 ones 4, a change of precision 3, and everything 5 more than that.
+TABLE = {
+    "layers": {name: {"float": 10.0, "int8": 4.0} for name in NAMES},
+    "boundaries": [{"from": a, "to": b, "us": 3.0} for a, b in (("stem", "a"), ("a", "b"), ("b", "head"))],
+    "offset_us": 5.0,
+    "reference_us": {"float": 60.0, "w8a8": 25.0},
+    "error": 0.05,
+}
+TIMED = {"num_bits": (*BITS, "float"), "budget": {"latency[local]": "44 us"}}
+TABLE_INPUT = {"indicators": INDICATORS, "latency_table.local": TABLE}
+
+
+def test_layers_stay_float_as_far_as_the_latency_allows(tmp_path):
+    # All int8 takes 25 us; a and skip share their tensor, so 12 us together, and 3 us at each end.
+    _, made, choice = run(tmp_path, TIMED, **TABLE_INPUT)
+    assert {name for name, entry in made.items() if entry == ("float", "float")} == {"a", "skip"}
+    assert choice["predicted_us"] == {"local": 43.0}
+    assert (choice["costs"]["latency[local]"], choice["budget"]["latency[local]"]) == (43.0, 44.0)
+    assert choice["executed"] == {"float": 2, "int8": 3}
+
+
+@pytest.mark.parametrize(("limit", "floats"), [("0.9x float", 3), ("2x w8a8", 3), ("1x w8a8", 0), ("49 us", 3)])
+def test_a_latency_may_be_relative_to_either_reference(tmp_path, limit, floats):
+    _, _, choice = run(tmp_path, TIMED | {"budget": {"latency[local]": limit}}, **TABLE_INPUT)
+    assert choice["candidates"][0]["executed"]["float"] == floats
+
+
+def test_latency_and_other_costs_hold_together(tmp_path):
+    both = TIMED | {"budget": {"latency[local]": "1 ms", "bitops": "w4a4"}}
+    _, made, choice = run(tmp_path, both, **TABLE_INPUT)
+    assert policy_costs(made, LAYERS)["bitops"] <= choice["budget"]["bitops"]
+
+
+def test_candidates_differ_in_what_is_executed_and_end_with_the_fastest(tmp_path):
+    _, _, choice = run(tmp_path, TIMED, **TABLE_INPUT)
+    candidates = choice["candidates"]
+    assert candidates[0]["kind"] == "best"
+    assert candidates[-1]["kind"] == "fastest"
+    assert candidates[-1]["predicted_us"] == {"local": 25.0}
+    assert len({str(one["executed"]) for one in candidates}) == len(candidates)
+
+
+def test_the_fastest_candidate_is_the_least_harmful_of_its_kind(tmp_path):
+    _, made, choice = run(tmp_path, TIMED | {"budget": {"latency[local]": "1 us"}}, **TABLE_INPUT)
+    assert [one["kind"] for one in choice["candidates"]] == ["fastest"]
+    assert made == dict.fromkeys(NAMES, (8, 8))
+
+
+def test_other_limits_that_no_policy_keeps_are_told_as_ever(tmp_path):
+    both = TIMED | {"budget": {"latency[local]": "1 ms", "bitops": 1}}
+    with pytest.raises(MixbitError, match=r"no policy fits \(bitops 1\). Smallest feasible: bitops \d+"):
+        run(tmp_path, both, **TABLE_INPUT)

@@ -1,0 +1,52 @@
+"""Limits as a user writes them, by the cost that they limit; the shape only, no meaning."""
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+from mixbit import latency
+from mixbit.faults import did_you_mean
+
+COSTS = ("bitops", "size_bits", "file_bytes")
+
+
+def _limit(value: Any) -> int | float | str:
+    expected = "expected a positive number, w2a2 to w8a8 (as uniform) or such as 12.2x (smaller than float32)"
+    if isinstance(value, str):
+        smaller = re.fullmatch(r"(\d+(?:\.\d+)?)x", value)
+        if smaller and float(smaller[1]) < 1:
+            raise ValueError(f"{expected}. Less than 1x is larger than float32; for a quarter of it write 4x")
+        if smaller or re.fullmatch(r"w[2-8]a[2-8]", value):
+            return value
+        raise ValueError(expected)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ValueError(expected)
+    return value
+
+
+def _cost(name: str) -> str:
+    if name not in COSTS and latency.device_of(name) is None:
+        hint = did_you_mean(name, [*COSTS, "latency[local]"], "Costs")
+        raise ValueError(f"expected bitops, size_bits or file_bytes, or latency[DEVICE]. {hint}")
+    return name
+
+
+def _with_their_costs(limits: Any) -> Any:
+    """Each limit beside the cost that it limits: what is a limit depends on it."""
+    return {name: (name, value) for name, value in limits.items()} if isinstance(limits, dict) else limits
+
+
+def _limit_of(limit: tuple[str, Any]) -> int | float | str:
+    name, value = limit
+    if latency.device_of(name) is None:
+        return _limit(value)
+    if not latency.is_limit(value):
+        raise ValueError(f"expected {latency.EXPECTED}")
+    return str(value)
+
+
+Cost = Annotated[str, AfterValidator(_cost)]
+Limit = Annotated[int | float | str, BeforeValidator(_limit_of)]
+LimitsByCost = Annotated[dict[Cost, Limit], BeforeValidator(_with_their_costs)]
