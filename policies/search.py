@@ -1,5 +1,6 @@
 """What an allocation is asked for one network: candidates with harm and costs, limits, and layers that share bits."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -80,7 +81,8 @@ def balance(weight: Mapping[str, Harm], activation: Mapping[str, Harm]) -> float
     """The alpha with which the weights of all layers have as much to lose as their activations; ours, not LIMPQ's.
 
     Learned step sizes of activations are several times those of weights, by a factor that depends on the network and
-    on how long they were learned. With alpha 1 nearly all weights get the fewest bits.
+    on how long they were learned. With alpha 1 nearly all weights get the fewest bits. Candidates count as listed for
+    each layer, also those that ties with other layers rule out.
 
     Args:
         weight: layer -> candidate num_bits -> harm.
@@ -88,14 +90,15 @@ def balance(weight: Mapping[str, Harm], activation: Mapping[str, Harm]) -> float
     """
     of_weights, of_activations = (sum(max(row.values()) - min(row.values()) for row in kind.values())
                                   for kind in (weight, activation))  # fmt: skip
-    return of_activations / of_weights if of_weights > 0 and of_activations > 0 else 1.0
+    balanced = of_activations / of_weights if of_weights > 0 else 0.0
+    return balanced if 0 < balanced < math.inf else 1.0
 
 
 def _harm_of(name: str, kind: str, bits: set[NumBits], indicators: Mapping[str, Any] | None) -> Harm:
     if indicators is None or len(bits) == 1:
         return dict.fromkeys(bits, 0.0)
     rows = indicators.get(name, {}).get(kind, {})
-    for each in bits:
+    for each in sorted(bits, key=str):
         if str(each) not in rows:
             hint = "Indicators must cover every candidate num_bits"
             raise MixbitError(

@@ -85,9 +85,8 @@ def described(policy: Policy, layers: Layers) -> dict[str, Any]:
 def figures(choice: Mapping[str, Any]) -> dict[str, float]:
     """The figures of a policy, from its choice.json; of latency what the table predicts."""
     told = {name: choice["costs"][name] for name in COSTS}
-    told |= {
-        name: choice[name] for name in ("mean_weight_bits", "mean_activation_bits", "harm", "gap") if name in choice
-    }
+    named = ("mean_weight_bits", "mean_activation_bits", "harm", "alpha", "gap")
+    told |= {name: choice[name] for name in named if name in choice}
     told |= {f"predicted_us.{device}": us for device, us in choice.get("predicted_us", {}).items()}
     return {name: float(value) for name, value in told.items()}
 

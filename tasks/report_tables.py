@@ -174,6 +174,7 @@ def choices(content: ReportContent) -> str:
                 choice.get("status", NOTHING),
                 f"{choice.get('gap', 0):.2g}",
                 f"{choice.get('harm', 0):.5g}",
+                f"{choice['alpha']:.4g}" if "alpha" in choice else NOTHING,
                 solver,
             ]
             rows.append(
@@ -186,10 +187,10 @@ def choices(content: ReportContent) -> str:
                     *evidence,
                 ]
             )
-    heads = ["policy", "asked", "limit", "used", "share", "solver says", "gap", "harm", "solver"]
+    heads = ["policy", "asked", "limit", "used", "share", "solver says", "gap", "harm", "alpha", "solver"]
     return section(
         "Why these policies",
-        "What each budget allowed, and how sure the solver is.",
+        "What each budget allowed, and how sure the solver is. Harms compare where alpha is the same.",
         table(heads, rows) if rows else None,
     )
 

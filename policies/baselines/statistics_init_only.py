@@ -2,6 +2,7 @@
 
 LIMPQ's step sizes before their training come from statistics of weights and activations (Tang et al. 2022,
 https://arxiv.org/abs/2203.08368); the budget, the candidates and the solver are those of the policy compared with.
+A balanced alpha is balanced anew.
 """
 
 from mixbit.entries import Layers

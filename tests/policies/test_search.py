@@ -2,7 +2,7 @@ import pytest
 
 from mixbit.errors import MisuseError
 from mixbit.limits import COSTS
-from policies.search import Search, least_of_each
+from policies.search import Search, balance, least_of_each
 from policies.table import Ties
 
 
@@ -27,3 +27,14 @@ def test_layers_that_cannot_share_bits_are_told():
     table = TABLE | {"c": row(((3, 3), 1))}
     with pytest.raises(MisuseError, match="group a, c: no entry that all its layers can take"):
         least_of_each(Search((2,), "none", {}, table, ties=Ties(both=[["a", "c"]])))
+
+
+def test_a_balance_is_of_the_sums_of_what_layers_can_lose():
+    weight = {"a": {2: 5.0, 4: 1.0}, "b": {2: 1.0, "float": 0.0}, "fixed": {8: 0.0}}
+    activation = {"a": {2: 30.0, 4: 20.0}, "b": {2: 5.0, "float": 0.0}, "fixed": {8: 0.0}}
+    assert balance(weight, activation) == 15.0 / 5.0
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-308])
+def test_where_weights_have_next_to_nothing_to_lose_alpha_is_1(least):
+    assert balance({"a": {2: least, 4: 0.0}}, {"a": {2: 1e10, 4: 0.0}}) == 1.0
