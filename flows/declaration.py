@@ -155,7 +155,7 @@ def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
             if isinstance(name, str):
                 find_device(name)
         except MisuseError as error:
-            yield marks.fault(("devices", place), error.what, expected=error.expected, got=name)
+            yield marks.fault(("devices", place), error.what, expected=error.expected, got=name, hint=error.hint)
 
 
 def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:

@@ -77,6 +77,7 @@ Limit = Annotated[int | float | str, BeforeValidator(_limit)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
+LONGEST_WAIT_S = 7 * 24 * 3600
 MOST_EPOCHS, MOST_THREADS, LARGEST_SEED, LARGEST_RATE = 1_000_000, 1024, 2**32 - 1, 1e30
 
 
@@ -266,6 +267,7 @@ class Experiment(Settings):
     policy: File | None = None
     finetune: Finetune | Literal["none"] = Field(description="none, or a mapping with epochs")
     devices: tuple[Name, ...] = ("local",)
+    device_wait_s: float = Field(default=60.0, ge=0, le=LONGEST_WAIT_S)
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     threads: int = Field(default=1, ge=1, le=MOST_THREADS)
 

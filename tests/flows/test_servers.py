@@ -47,7 +47,7 @@ def command(tmp_path, monkeypatch):
     servers.stop_all(tmp_path)
 
 
-def quick_server(_name, port):
+def quick_server(_name, port, *_host):
     """Answers 200 to everything."""
     code = """if 1:
         import http.server, sys
@@ -58,7 +58,7 @@ def quick_server(_name, port):
     return [sys.executable, "-c", code, str(port)]
 
 
-def failing_server(_name, _port):
+def failing_server(*_):
     return [sys.executable, "-c", "raise SystemExit('no such database')"]
 
 
@@ -85,7 +85,7 @@ def test_real_servers_answer_stay_and_stop(pair):
     assert {one.state for one in servers.look(state)} == {"stopped"}
 
 
-def served_by_a_child(name, port):
+def served_by_a_child(name, port, *_host):
     """As `mlflow server` does: the process we start is not the one that listens."""
     return [sys.executable, "-c", f"import subprocess; subprocess.run({quick_server(name, port)!r})"]
 
