@@ -134,11 +134,10 @@ class Session:
     def _begin(self, call: Call, why: str) -> None:
         """Before a cell is computed: a device on another machine has to be online."""
         self.screen.running(call.cell, why)
-        name = getattr(call.params, "device", None)
-        device = find_device(name) if isinstance(name, str) else None
-        if not isinstance(device, RemoteDevice):
+        experiment, name = self.declared.experiment, getattr(call.params, "device", None)
+        if name not in experiment.devices or not isinstance(device := find_device(name), RemoteDevice):
             return
-        wait_s = 0.0 if device.name in self.offline else self.declared.experiment.device_wait_s
+        wait_s = 0.0 if device.name in self.offline else experiment.device_wait_s
         try:
             device.await_online(wait_s, lambda note: self.screen.progress(call.cell, 0, 1, note))
         except DeviceFault:

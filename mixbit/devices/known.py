@@ -13,6 +13,7 @@ from mixbit.place import state_dir
 NAME_WORDS = "lower case letters, digits and dashes, a letter or digit first, at most 40"
 LOCAL = "local"
 FLOW = "mixbit-device"
+RESERVED = (LOCAL, "cpu", "cuda")  # the last two are what a network is trained on
 JOB_FORMAT = 1  # raised when a host and a device of different versions would misunderstand each other
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -53,8 +54,10 @@ def check_name(name: str) -> str:
     Raises:
         MisuseError: not a name that a remote device can have.
     """
-    if not _NAME.fullmatch(name) or name == LOCAL:
-        raise MisuseError("device", "not the name of a remote device", expected=f"{NAME_WORDS}; not local", got=name)
+    if not _NAME.fullmatch(name) or name in RESERVED:
+        raise MisuseError(
+            "device", "not the name of a remote device", expected=f"{NAME_WORDS}; not {', '.join(RESERVED)}", got=name
+        )
     return name
 
 

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -45,7 +46,9 @@ LOST_S, WORKER_S = 90, 10
 def measure(job: dict[str, Any]) -> State[Any]:
     """One job; its answer goes to the server as JSON, never as a result on this disk."""
     blobs = Blobs(Path(os.environ["MIXBIT_DEVICE_FOLDER"]), int(os.environ["MIXBIT_DEVICE_CACHE_BYTES"]))
+    began_s = time.monotonic()
     answer = run_job(job, blobs)
+    print(f"job {answer.get('says', 'measured')} ({time.monotonic() - began_s:.0f} s)", flush=True)
     with get_client(sync_client=True) as client:
         client.create_artifact(
             ArtifactCreate(type="json", data=json.dumps(answer, allow_nan=False), flow_run_id=uuid.UUID(flow_run.id))
