@@ -14,6 +14,8 @@ from mixbit.devices.server import UNDER_WAY, Job, Server, ServerAway
 from mixbit.errors import MisuseError, MixbitError
 from mixbit.place import state_dir
 
+WHY = 120  # characters of a failed job's message; --json has all
+
 
 @dataclass(frozen=True)
 class DeviceRow:
@@ -125,7 +127,8 @@ def _summary(found: dict[str, str]) -> str:
 
 def _job_words(job: Job) -> str:
     words = [job.state.lower(), f"{job.took_s:.0f} s", job.began[:16].replace("T", " ")]
-    return ", ".join([*words, *([job.message] if job.state in {"FAILED", "CRASHED"} and job.message else [])])
+    why = job.message if job.state in {"FAILED", "CRASHED"} else ""
+    return ", ".join([*words, *([why if len(why) <= WHY else f"{why[:WHY]}…"] if why else [])])
 
 
 def _url() -> str | None:

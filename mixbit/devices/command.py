@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mixbit.devices.known import check_name
-from mixbit.errors import MixbitError
+from mixbit.errors import MisuseError, MixbitError
 from mixbit.http import check_url, opener
 from mixbit.telemetry import quiet_environment
 
@@ -55,10 +55,13 @@ def _serve(asked: argparse.Namespace) -> None:
     name, url = check_name(asked.name), check_url("--server", asked.server).removesuffix("/api")
     folder = (asked.folder or Path.home() / ".cache" / "mixbit-device" / name).expanduser().resolve()
     if asked.cache_mb < 1:
-        raise MixbitError("--cache-mb", "too small", expected="a number of megabytes from 1", got=asked.cache_mb)
+        raise MisuseError("--cache-mb", "too small", expected="a number of megabytes from 1", got=asked.cache_mb)
     _require_answer(f"{url}/api/health")
     prefect = folder / "prefect"
-    prefect.mkdir(parents=True, exist_ok=True)
+    try:
+        prefect.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MisuseError("--folder", f"can't be written: {error.strerror}", got=folder) from None
     os.environ |= quiet_environment(os.environ) | {key: os.environ.get(key, value) for key, value in SETTINGS.items()}
     os.environ |= {"PREFECT_HOME": str(prefect), "PREFECT_PROFILES_PATH": str(prefect / "profiles.toml")}
     os.environ |= {"PREFECT_API_URL": f"{url}/api", "MIXBIT_DEVICE_FOLDER": str(folder / "files")}

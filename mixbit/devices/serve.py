@@ -78,13 +78,7 @@ def serve(name: str, folder: Path) -> None:
 async def _served(name: str, identity: str) -> None:
     worker_name = f"{name}-{identity}"
     _require_free(name, worker_name)
-    try:
-        async with get_client() as client:
-            await _require_version(client)
-            await _joined(client, name)
-        announced = await _announced(name)
-    except PrefectHTTPStatusError as error:
-        raise MixbitError(f"device {name}", f"the server refuses it: {str(error).splitlines()[0]}") from None
+    announced = await join(name)
     facts = [announced.fingerprint[key] for key in ("arch", "cpu", "onnxruntime")]
     print(f"{name} joined: {facts[0]}, {facts[1]}, ONNX Runtime {facts[2]}. Ctrl-C ends it", flush=True)
     print(f"on the host: mixbit devices add {name}", flush=True)
@@ -96,6 +90,21 @@ async def _served(name: str, identity: str) -> None:
         heartbeat_interval_seconds=WORKER_S,
     )
     await worker.start(printer=lambda *_: None)
+
+
+async def join(name: str) -> Announcement:
+    """Make on the server what is not there yet, and announce this device.
+
+    Raises:
+        MixbitError: the server is of another version, or refuses.
+    """
+    try:
+        async with get_client() as client:
+            await _require_version(client)
+            await _joined(client, name)
+        return await _announced(name)
+    except PrefectHTTPStatusError as error:
+        raise MixbitError(f"device {name}", f"the server refuses it: {str(error).splitlines()[0]}") from None
 
 
 async def _require_version(client: PrefectClient) -> None:

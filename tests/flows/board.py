@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from flows.server_process import wait_until
 from mixbit.devices.server import Server
 from tasks.place import ROOT
 
@@ -72,10 +72,13 @@ class Board:
         self.process.wait(10)
 
 
+def join(name, url):
+    """Make what joining makes, without a worker: a device that was here and is away."""
+    code = "import asyncio, sys; from mixbit.devices import serve; asyncio.run(serve.join(sys.argv[1]))"
+    environment = os.environ | {"PREFECT_API_URL": f"{url}/api", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code, name], env=environment, check=True)
+
+
 def until(holds, timeout_s):
     """Wait until something is so."""
-    end = time.monotonic() + timeout_s
-    while not (found := holds()):
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.1)
-    return found
+    assert wait_until(holds, timeout_s), "it did not come about in time"

@@ -21,7 +21,7 @@ from mixbit.errors import MixbitError
 from mixbit.export.build import Builder
 from mixbit.export.save import describe, to_bytes
 from tasks.place import ROOT
-from tests.flows.board import Board, until
+from tests.flows.board import Board, join, until
 
 INFO = {"input_shape": [3, 8, 8], "dtype": "float32", "mean": [0.0] * 3, "std": [1.0] * 3, "labels": ["a", "b"]}
 KNOWN_S = 120.0  # within which a lost job must be known
@@ -170,25 +170,37 @@ def test_a_removed_device_is_unknown_here_and_there(host, urls):
     assert name not in host().stdout
 
 
+@pytest.fixture
+def away(tmp_path, urls, host):
+    """A device that joined once, was added, and is offline; `start` brings it back."""
+    one = Board(tmp_path / "away", urls["MIXBIT_PREFECT_URL"])
+    join(one.name, one.url)
+    assert host("add", one.name).exit_code == 0
+    yield one
+    one.stop()
+
+
+def test_a_job_for_a_device_that_is_gone_is_withdrawn(away, network):
+    with pytest.raises(remote.DeviceFault, match=f"device {away.name}: went offline before it began the job"):
+        find_device(away.name).profile(request(network("withdrawn")))
+    assert [job.state for job in away.server.jobs(away.name)] == ["CANCELLED"]
+
+
 OFFLINE = "finetune: none\ndevices: [local, {}]\ndevice_wait_s: 0.5\nbaselines: []"
 
 
-def test_an_offline_device_leaves_the_run_partial_and_a_second_run_adds_its_figures(tiny, board, host):
-    board.stop()
-    announced = board.server.announcement(board.name)
-    tiny.edit("finetune: {epochs: 1, batch_size: 16}", OFFLINE.format(board.name))
-    (tiny.state / "devices").mkdir(parents=True)
-    (tiny.state / "devices" / f"{board.name}.json").write_text(json.dumps(announced.to_json()))
-    until(lambda: not board.server.is_online(board.name), 60)
+def test_an_offline_device_leaves_the_run_partial_and_a_second_run_adds_its_figures(tiny, away):
+    cell = f"profile w4a4 {away.name}"
+    tiny.edit("finetune: {epochs: 1, batch_size: 16}", OFFLINE.format(away.name))
+    shutil.copytree(known.state_dir() / "devices", tiny.state / "devices")
     first = tiny.mixbit("run", tiny.file)
     assert first.returncode == 1
-    assert f"error: profile w4a4 {board.name}: device {board.name}: offline, waited 0.5 s." in first.stderr
-    assert f"partial: without profile w4a4 {board.name}" in first.stdout
-    assert "registered" in first.stdout or "w4a4:" in first.stdout
-    planned = tiny.plan()
-    assert [cell for cell, row in planned.items() if row["state"] != "cached"] == [f"profile w4a4 {board.name}"]
-    board.start()
-    assert tiny.computed() == [f"profile w4a4 {board.name}"]
+    assert f"error: {cell}: device {away.name}: offline, waited 0.5 s." in first.stderr
+    assert f"partial: without {cell}; the same command adds what is missing" in first.stdout
+    assert [name for name, row in tiny.plan().items() if row["state"] != "cached"] == [cell]
+    assert f"{away.name}: as it announced itself" in tiny.mixbit("plan", tiny.file, "--offline").stdout
+    away.start()
+    assert tiny.computed() == [cell]
 
 
 @pytest.mark.slow
