@@ -9,8 +9,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.installed
 	$(RUN)/mixbit run experiments/digits.yaml
 
+# In the folders' order: the long files of tests/flows first, not last because they hold few tests.
 test: $(VENV)/.installed
-	$(RUN)/python -m pytest -n auto --dist loadfile
+	$(RUN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(RUN)/ruff check .

@@ -39,14 +39,14 @@ PEERS = {
 
 def experiment(checkpoint: str | None, *, finetune: bool) -> dict[str, Any]:
     """The experiment file (JSON is YAML)."""
-    weights = {"checkpoint": checkpoint} if checkpoint else {"train": {"epochs": 8, "learning_rate": 0.1}}
+    weights = {"checkpoint": checkpoint} if checkpoint else {"train": {"epochs": 10, "learning_rate": 0.1}}
     network = {"factory": "mixbit.models.resnet:resnet20", "arguments": {"num_classes": 47, "in_channels": 1}}
     return {
         "model": {**network, **weights},
         "data": "glyphs",
         "proxy": {"fraction": 0.25},
         "indicators": {"num_bits": [2, 3, 4, 5, 6, 8], "settings": {"epochs": 3}},
-        "allocation": {"alpha": 3.0},
+        "allocation": {"alpha": "balanced"},
         "budgets": BUDGETS,
         "baselines": [],
         "finetune": {"epochs": 1, "batch_size": 128, "learning_rate": 0.03} if finetune else "none",

@@ -15,6 +15,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from benchmarks.claim_setting import BASELINES, BUDGET, QUICK, Setting, experiment, name_of
@@ -37,6 +38,7 @@ class Claim:
         self.folder, self.setting = folder, setting
         self.store = Store(folder / "state")
         self.checkpoint = folder / "float_model.safetensors"
+        self.judging = Lock()  # torch.fx traces one network at a time
         folder.mkdir(parents=True, exist_ok=True)
 
     def mixbit(self, *arguments: str, log: str) -> subprocess.Popen[bytes]:
@@ -76,13 +78,14 @@ class Claim:
 
     def judge(self, seed: int) -> None:
         """A line per policy of this seed that is fine-tuned and has none yet."""
-        known = {(trial["seed"], trial["policy"]) for trial in self.trials()}
-        for policy, tag in POLICIES.items():
-            tuned = self.store.latest(name_of(seed), f"finetuned_model {tag}")
-            if tuned is not None and (seed, policy) not in known:
-                line = self._trial(seed, policy, tag)
-                with (self.folder / "trials.jsonl").open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+        with self.judging:
+            known = {(trial["seed"], trial["policy"]) for trial in self.trials()}
+            for policy, tag in POLICIES.items():
+                tuned = self.store.latest(name_of(seed), f"finetuned_model {tag}")
+                if tuned is not None and (seed, policy) not in known:
+                    line = self._trial(seed, policy, tag)
+                    with (self.folder / "trials.jsonl").open("a") as file:
+                        file.write(json.dumps(line) + "\n")
 
     def _trial(self, seed: int, policy: str, tag: str) -> dict[str, Any]:
         chosen = self._latest(seed, f"{'policy' if policy == SEARCHED else 'baseline'} {tag}")

@@ -21,7 +21,7 @@ class Setting:
         indicator_epochs: of the joint training, over the proxy.
         finetune_epochs: of each policy, over train.
         seeds: of indicators, fine-tuning and calibration.
-        alpha: weight of weights' harm.
+        alpha: weight of weights' harm, or `balanced`.
     """
 
     data: str = "glyphs"
@@ -32,7 +32,7 @@ class Setting:
     indicator_epochs: int = 3
     finetune_epochs: int = 1
     seeds: tuple[int, ...] = (0, 1, 2)
-    alpha: float = 3.0
+    alpha: float | str = "balanced"
 
     def as_json(self) -> dict[str, Any]:
         """For the results."""

@@ -6,21 +6,17 @@ from typing import Any
 
 from flows.declaration import Declared
 from flows.parameters import Parameters
-from mixbit import costs
 from mixbit.config import in_order
+from mixbit.entries import Layers, check_groups, fixed_entries, searched_layers
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import COSTS, Target
 from mixbit.marked_yaml import Location
-from mixbit.policy import Entry
-from policies.bound import least_costs
-from policies.table import Candidate, Number, Ties, exact_problem
+from policies.search import least_of_each
 from tasks import policy
 
-Entries = Mapping[str, tuple[Entry, ...]]
 OWN_WORDS = r"(policy file|layers|groups\[\d+\]|groups|fixed_layers|budgets: \w+|budgets)"  # the file's line says it
 
 
-def refuse_misfits(declared: Declared, p: Parameters, layers: costs.Layers) -> None:
+def refuse_misfits(declared: Declared, p: Parameters, layers: Layers) -> None:
     """Whether groups, rules, budgets and a given policy fit the network.
 
     Args:
@@ -35,29 +31,21 @@ def refuse_misfits(declared: Declared, p: Parameters, layers: costs.Layers) -> N
         raise ConfigError(in_order(faults))
 
 
-def _misfits(declared: Declared, p: Parameters, layers: costs.Layers) -> Iterator[MixbitError]:
+def _misfits(declared: Declared, p: Parameters, layers: Layers) -> Iterator[MixbitError]:
     e = declared.experiment
-    told = [_told(declared, ("groups", at), costs.check_groups, [group], layers) for at, group in enumerate(e.groups)]
-    told.append(_told(declared, ("layers",), costs.fixed_entries, layers, e.fixed_layers, e.layers))
+    told = [_told(declared, ("groups", at), check_groups, [group], layers) for at, group in enumerate(e.groups)]
+    told.append(_told(declared, ("layers",), fixed_entries, layers, e.fixed_layers, e.layers))
     if e.policy is not None and not any(told):
         given = next(iter(p.policies.values()))
         told.append(_told(declared, ("policy",), policy.given_policy, declared.files["policy"], layers, given))
     if e.indicators is not None and e.policy is None and not any(told):
-        asked = (layers, e.indicators.num_bits, e.fixed_layers, e.layers)
-        told.append(_told(declared, ("layers",), costs.candidates, *asked))
-        told.append(_told(declared, ("layers",), _something_is_left, layers, e.fixed_layers, e.layers))
+        told.append(_told(declared, ("layers",), policy.search_of, p.search, layers))
+        told.append(_told(declared, ("layers",), searched_layers, layers, e.fixed_layers, e.layers))
         if not any(told):
-            ties, least = Ties(both=e.groups, activation=layers["shared_activations"]), dict[str, int]()
-            entries = costs.candidates(*asked)
-            told.append(_told(declared, ("groups",), lambda: least.update(least_of_each(entries, layers, ties))))
-            told.append(list(_unaffordable(declared, layers, least)) if least else [])
+            search, least = policy.search_of(p.search, layers), dict[str, int]()
+            told.append(_told(declared, ("groups",), lambda: least.update(least_of_each(search))))
+            told.append(list(_unaffordable(declared, p, layers, least)) if least else [])
     yield from (fault for faults in told for fault in faults)
-
-
-def _something_is_left(layers: costs.Layers, *by: Any) -> None:
-    if len(costs.fixed_entries(layers, *by)) == len(costs.run_layers(layers)):
-        hint = "Exclude fewer layers, or set fixed_layers: none"
-        raise MisuseError("layers", "no layer is left to search", hint=hint)
 
 
 def _told(declared: Declared, at: Location, check: Callable[..., object], *arguments: Any) -> list[MixbitError]:
@@ -80,28 +68,13 @@ def _at(declared: Declared, at: Location, fault: MixbitError) -> MisuseError:
     return declared.marks.fault(at, what, expected=fault.expected, got=fault.got, hint=fault.hint)
 
 
-def _unaffordable(declared: Declared, layers: costs.Layers, least: Mapping[str, int]) -> Iterator[MixbitError]:
+def _unaffordable(declared: Declared, p: Parameters, layers: Layers, least: Mapping[str, int]) -> Iterator[MixbitError]:
     """Budgets below the least that any policy costs; what several limits allow together, only the solver can tell."""
-    e = declared.experiment
-    for name, budget in e.budgets.items():
-        if isinstance(budget, Target):
-            continue
-        requested = {str(cost): value for cost, value in budget.items()}
-        for cost, limit in costs.resolve_limits(requested, layers, e.fixed_layers, e.layers).items():
+    for name, search in p.policies.items():
+        requested = {str(cost): value for cost, value in search.budget.items()}
+        for cost, limit in policy.limits_of(search, layers).items():
             if limit < least[cost]:
                 got = requested[cost] if requested[cost] == limit else f"{requested[cost]} = {limit}"
                 hint = f"Smallest feasible: {cost} {least[cost]}; less needs smaller num_bits"
                 at, expected = ("budgets", name, cost), f"at least {least[cost]}"
                 yield declared.marks.fault(at, "no policy fits", expected=expected, got=got, hint=hint)
-
-
-def least_of_each(entries: Entries, layers: costs.Layers, ties: Ties) -> dict[str, int]:
-    """The least of each cost alone, over all policies."""
-    table: dict[str, dict[Entry, Candidate]] = {
-        layer["name"]: {
-            entry: (0, dict[str, Number](costs.layer_costs(layer, entry))) for entry in entries[layer["name"]]
-        }
-        for layer in costs.run_layers(layers)
-    }
-    exact = exact_problem(table, dict.fromkeys(COSTS, 1), ties)
-    return dict(zip(exact.names, least_costs(exact.problem), strict=True))

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mixbit.config import Marks, in_order, validate
+from mixbit.config import in_order, validate
 from mixbit.devices.device import FLOAT, W8A8, find_device
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Experiment, Indicators, Target
 from mixbit.faults import did_you_mean
 from mixbit.load import check_reference, load_method, method_names
-from mixbit.marked_yaml import Location, read_marked
+from mixbit.marked_yaml import Location, Marks, read_marked
 from tasks.closure import find_module
 from tasks.data import names
 

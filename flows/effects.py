@@ -101,7 +101,6 @@ def content(
         dataset=_json(session, results.dataset["dataset_info.json"]),
         indicators=_json(session, results.indicators["indicators.json"]) if results.indicators else {},
         metric="accuracy" if task == "classification" else task.metric.partition(":")[2],
-        higher_is_better=task == "classification" or task.direction == "maximize",
         facts={
             "git.commit": session.context.tags.get("git.commit", ""),
             "seed": str(e.seed),

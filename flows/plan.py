@@ -26,6 +26,7 @@ from tasks.place import ROOT
 from tasks.reason import reason
 from tasks.record import Record
 from tasks.stage import Artifact, Call, Context, Done, code_of, identify, look_up
+from tasks.tracking_rest import ArtifactLost
 
 State = Literal["cached", "on server", "pending", "will run", "may run"]
 LOOK_S = 0.3
@@ -136,7 +137,7 @@ class Planner:
         try:
             run_id = tracking.find_stage(self.context.server, identity.key, timeout_s=LOOK_S)
             return tracking.fetch_record(self.context.server, run_id) if run_id else None
-        except tracking.ArtifactLost:
+        except ArtifactLost:
             return None  # a run finds it altered too, and asks the next run of this key
         except MixbitError:
             self.notes.append("the tracking server does not answer: planned from this machine alone")

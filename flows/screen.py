@@ -71,7 +71,6 @@ class Screen:
         self._said_s: dict[str, float] = {}
         self._lock = threading.RLock()
         self._live: Live | None = None
-        self._began_s = clock()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._console.is_dumb_terminal:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flows.agreement import least_of_each
-from mixbit import costs
+from mixbit.entries import Layers
 from mixbit.errors import MixbitError
 from mixbit.experiment import Smallest, Task
-from policies.table import Ties
+from policies.search import least_of_each
 from tasks import policy
 
 # Two policies whose costs are this close are one for the search: another fine-tuning would say little.
@@ -38,7 +37,7 @@ class Range:
     most: int
 
 
-def range_of(layers: costs.Layers, search: policy.Params, cost: str) -> Range:
+def range_of(layers: Layers, search: policy.Params, cost: str) -> Range:
     """Between which costs every policy of a search lies.
 
     Args:
@@ -46,13 +45,9 @@ def range_of(layers: costs.Layers, search: policy.Params, cost: str) -> Range:
         search: candidates, fixed layers, groups and rules.
         cost: its name.
     """
-    entries = costs.candidates(layers, search.num_bits, search.fixed_layers, search.layers)
-    ties = Ties(both=search.groups, activation=layers["shared_activations"])
-    dearest = [
-        max(costs.layer_costs(layer, entry)[cost] for entry in entries[layer["name"]])
-        for layer in costs.run_layers(layers)
-    ]
-    return Range(least_of_each(entries, layers, ties)[cost], sum(dearest))
+    asked = policy.search_of(search, layers)
+    dearest = [max(int(costs[cost]) for _, costs in row.values()) for row in asked.table.values()]
+    return Range(least_of_each(asked)[cost], sum(dearest))
 
 
 @dataclass(frozen=True)

@@ -33,19 +33,6 @@ def read_yaml(path: Path) -> tuple[Any, Marks]:
     return data, marks
 
 
-def parse(path: Path, model: type[Model]) -> Model:
-    """A YAML file as an instance of `model`.
-
-    Raises:
-        ConfigError: every fault of the file, a line each: `file:line: key: expected …, got …`.
-    """
-    data, marks, faults = read_marked(path)
-    instance, more = validate(data, model, marks)
-    if instance is None or faults:
-        raise ConfigError(in_order([*faults, *more]))
-    return instance
-
-
 def validate(
     data: Any, model: type[Model], marks: Marks, prefix: Location = ()
 ) -> tuple[Model | None, list[MixbitError]]:
@@ -69,6 +56,3 @@ def in_order(faults: list[MixbitError]) -> list[MixbitError]:
         return int(match[1]) if match else 0
 
     return sorted(faults, key=line)
-
-
-__all__ = ["Marks", "Settings", "in_order", "parse", "read_yaml", "validate"]

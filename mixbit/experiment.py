@@ -5,12 +5,12 @@ import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
 from mixbit.load import check_reference
-from mixbit.policy import MAX_BITS, MIN_BITS, NumBits, is_num_bits
+from mixbit.policy import MAX_BITS, MIN_BITS, is_num_bits
 
 COSTS = ("bitops", "size_bits", "file_bytes")
 LONGEST_NAME = 60
@@ -171,7 +171,7 @@ class Indicators(Settings):
 class Allocation(Settings):
     """How harm is weighed and how long the solver may take."""
 
-    alpha: float = Field(default=1.0, gt=0)
+    alpha: Literal["balanced"] | PositiveFloat = "balanced"
     time_limit_s: int = Field(default=60, ge=1)
 
 
@@ -284,6 +284,3 @@ class Experiment(Settings):
         if len(set(self.baselines)) != len(self.baselines):
             raise ValueError("expected each of baselines once")
         return self
-
-
-__all__ = ["COSTS", "Experiment", "NumBits"]

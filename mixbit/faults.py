@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mixbit.errors import MixbitError
-from mixbit.marked_yaml import Location, Marks, shortened
+from mixbit.marked_yaml import Location, Marks
 
 WORDS = {
     "int": "a whole number",
@@ -185,6 +185,3 @@ def _elements(annotation: Any) -> Iterator[Any]:
     for argument in typing.get_args(annotation)[-2:]:
         if argument is not Ellipsis:
             yield from _choices(argument)
-
-
-__all__ = ["did_you_mean", "faults_of", "shortened"]

@@ -12,6 +12,7 @@ Entry = tuple[NumBits, NumBits]
 Policy = Mapping[str, Entry]
 
 MIN_BITS, MAX_BITS = 2, 8
+FLOAT_BITS = 32
 
 
 def canonical_json(value: Any) -> bytes:
@@ -26,6 +27,11 @@ def canonical_json(value: Any) -> bytes:
 def is_num_bits(value: object) -> bool:
     """Whether value is a legal num_bits: an integer in [2, 8] or `float`."""
     return value == "float" or (type(value) is int and MIN_BITS <= value <= MAX_BITS)
+
+
+def as_number(bits: NumBits) -> int:
+    """num_bits to count with: `float` is 32."""
+    return FLOAT_BITS if bits == "float" else bits
 
 
 def dump_policy(policy: Policy) -> bytes:
@@ -80,10 +86,6 @@ def load_policy(content: bytes, where: str) -> dict[str, Entry]:
 
 def mean_bits(policy: Policy, weights: Mapping[str, int]) -> tuple[float, float]:
     """Mean weight bits (weighted by parameters) and mean activation bits (over layers); `float` counts as 32."""
-    weight_bits = sum(weights[name] * _as_number(w) for name, (w, _) in policy.items())
-    activation_bits = sum(_as_number(a) for _, a in policy.values())
+    weight_bits = sum(weights[name] * as_number(w) for name, (w, _) in policy.items())
+    activation_bits = sum(as_number(a) for _, a in policy.values())
     return weight_bits / sum(weights[name] for name in policy), activation_bits / len(policy)
-
-
-def _as_number(bits: NumBits) -> int:
-    return 32 if bits == "float" else bits

@@ -1,19 +1,18 @@
 """Stage `baseline`: layers (and a policy to compare with) -> policy.json without a search of its own. CPU, seconds."""
 
 import json
-from dataclasses import replace
 from importlib.metadata import version
 
 from pydantic import Field, model_validator
 
-from mixbit import costs
 from mixbit.config import Settings
+from mixbit.costs import policy_costs
+from mixbit.entries import Layers, excluding
 from mixbit.errors import MixbitError
-from mixbit.experiment import Bits, LayerRule, Name
+from mixbit.experiment import Bits, Name
 from mixbit.load import load_method
-from mixbit.policy import Entry, dump_policy, load_policy, mean_bits
-from policies.baselines import Search
-from policies.table import Ties
+from mixbit.policy import Entry, dump_policy, load_policy
+from policies.search import Search
 from tasks import policy as search_stage
 from tasks.stage import Work
 
@@ -66,34 +65,22 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     method = load_method(METHODS, params.method)
     policy: dict[str, Entry]
     if params.search is None:
-        rules = {pattern: LayerRule(exclude=True) for pattern in params.excluded}
-        policy = method.uniform(layers, params.weight_bits, params.activation_bits, "none", rules)
+        bits = params.weight_bits, params.activation_bits
+        policy = method.uniform(layers, *bits, "none", excluding(params.excluded))
     else:
         compared = load_policy(work.inputs["policy"].read_bytes(), "policy.json")
         policy = method.choose(compared, layers, _search(work, layers, params.search, method.HARM))
     (work.out / "policy.json").write_bytes(dump_policy(policy))
-    weight_bits, activation_bits = mean_bits(
-        policy, {layer["name"]: layer["weights"] for layer in costs.run_layers(layers)}
-    )
-    totals = {name: float(value) for name, value in costs.policy_costs(policy, layers).items()}
-    return totals | {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
+    totals = {name: float(value) for name, value in policy_costs(policy, layers).items()}
+    return totals | search_stage.mean_bits_of(policy, layers)
 
 
-def _search(work: Work, layers: costs.Layers, params: search_stage.Params, harm: str | None) -> Search:
+def _search(work: Work, layers: Layers, params: search_stage.Params, harm: str | None) -> Search:
     """What the search could choose from, with the harm that the method reads."""
-    plain = Search(params.num_bits, params.fixed_layers, params.layers)
     if harm is None:
-        return plain
+        return Search(params.num_bits, params.fixed_layers, params.layers)
     indicators = json.loads(work.inputs["indicators"].read_bytes())
     if harm not in indicators:
         what = f"the indicators of {indicators['method']} have no {harm} harm"
         raise MixbitError("baselines", what, hint="Leave this baseline out")
-    entries = costs.candidates(layers, params.num_bits, params.fixed_layers, params.layers)
-    requested = {str(name): limit for name, limit in params.budget.items()}
-    return replace(
-        plain,
-        table=search_stage.harm_table(layers, entries, indicators[harm], params.alpha),
-        limits=costs.resolve_limits(requested, layers, params.fixed_layers, params.layers),
-        ties=Ties(both=params.groups, activation=layers["shared_activations"]),
-        time_limit_s=params.time_limit_s,
-    )
+    return search_stage.search_of(params, layers, indicators[harm])

@@ -1,13 +1,12 @@
 """Stage `indicators`: float model + proxy -> indicators.json, supernet.safetensors. CPU or GPU, the longest stage."""
 
 import json
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from mixbit.config import Settings
-from mixbit.errors import MixbitError
+from mixbit.entries import excluding, searched_layers
 from mixbit.experiment import Arguments, Bits, Name, Reference, Task, user_modules
 from mixbit.indicators import check_table
 from mixbit.load import load_method
@@ -52,22 +51,6 @@ def modules(params: Params) -> tuple[str, ...]:
     return (f"{METHODS}.{params.method}", *user_modules(params.factory, params.task))
 
 
-def searched_layers(layers: dict[str, Any], params: Params) -> list[str]:
-    """Names of the layers whose bits are searched, in execution order.
-
-    Raises:
-        MixbitError: none is left.
-    """
-    names = [layer["name"] for layer in layers["layers"]]
-    fixed = {layers["first"], layers["last"]} if params.fixed_layers == "limpq" else set()
-    excluded = {name for name in names if any(fnmatchcase(name, pattern) for pattern in params.excluded)}
-    searched = [name for name in names if name not in fixed | excluded]
-    if not searched:
-        hint = "Exclude fewer layers, or set fixed_layers: none"
-        raise MixbitError("indicators", "no layer is left to search", expected="at least one", got=[], hint=hint)
-    return searched
-
-
 def compute(work: Work, params: Params) -> dict[str, float]:
     """Ask the method, check its answer, write it."""
     import torch
@@ -82,7 +65,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     info, layers = read_info(work.inputs["info"]), json.loads(work.inputs["layers"].read_bytes())
     proxy = torch.tensor(json.loads(work.inputs["proxy"].read_bytes())["indices"])
     pictures = read_pictures(work.inputs["dataset"], info, "train", params.device).subset(proxy)
-    searched = searched_layers(layers, params)
+    searched = searched_layers(layers, params.fixed_layers, excluding(params.excluded))
     with fixed_numerics(params.threads, params.device):
         model = build_model(params.factory, params.arguments, work.search_path, seed=params.seed).to(params.device)
         load_checkpoint_(model, work.inputs["float_model"])

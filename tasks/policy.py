@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
-from mixbit import costs
 from mixbit.config import Settings, read_yaml
+from mixbit.costs import policy_costs, resolve_limits
+from mixbit.entries import Layers, candidates, check_groups, run_layers, run_names
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Bits, LayerRule, Limit
 from mixbit.faults import did_you_mean
-from mixbit.policy import Entry, NumBits, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
+from mixbit.policy import Entry, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
 from policies.ilp import Allocation, allocate
-from policies.table import Candidate, Number, Ties
+from policies.search import Search, harm_table
+from policies.table import Ties
 from tasks.stage import Work
 
 OUTPUTS = ("policy.json", "choice.json")
@@ -28,7 +30,7 @@ class Params(Settings):
 
     Attributes:
         budget: cost name -> limit, as requested.
-        alpha: harm of an entry = activation harm + alpha * weight harm.
+        alpha: harm of an entry = activation harm + alpha * weight harm; `balanced`: see `policies.search.balance`.
         num_bits: candidates.
         fixed_layers: profile of the layers that take no part.
         groups: layers that share both bits.
@@ -37,7 +39,7 @@ class Params(Settings):
     """
 
     budget: dict[Literal["bitops", "size_bits", "file_bytes"], Limit] = Field(default={})
-    alpha: float = Field(default=1.0, gt=0)
+    alpha: Literal["balanced"] | PositiveFloat = "balanced"
     num_bits: tuple[Bits, ...] = ()
     fixed_layers: Literal["limpq", "none"] = "limpq"
     groups: tuple[tuple[str, ...], ...] = ()
@@ -48,16 +50,14 @@ class Params(Settings):
 def compute(work: Work, params: Params) -> dict[str, float]:
     """Search, or take what is given; write the policy and why it was chosen."""
     layers = json.loads(work.inputs["layers"].read_bytes())
-    costs.check_groups(params.groups, layers)
+    check_groups(params.groups, layers)
     if "file" in work.inputs:
         policy = given_policy(work.inputs["file"], layers, params)
         choice: dict[str, Any] = {"status": "given", "file_sha256": work.digests["file"]}
     else:
         policy, choice = _searched(work, layers, params)
-    weights = {layer["name"]: layer["weights"] for layer in costs.run_layers(layers)}
-    weight_bits, activation_bits = mean_bits(policy, weights)
-    figures = {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
-    totals = costs.policy_costs(policy, layers)
+    figures = mean_bits_of(policy, layers)
+    totals = policy_costs(policy, layers)
     choice |= {**figures, "costs": totals, "policy_sha256": policy_sha256(policy)}
     (work.out / "policy.json").write_bytes(dump_policy(policy))
     (work.out / "choice.json").write_bytes(canonical_json(choice))
@@ -65,7 +65,13 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     return {name: float(value) for name, value in totals.items()} | figures | evidence
 
 
-def given_policy(file: Path, layers: costs.Layers, params: Params) -> dict[str, Entry]:
+def mean_bits_of(policy: Mapping[str, Entry], layers: Layers) -> dict[str, float]:
+    """The two figures that say how many bits a policy takes."""
+    weight_bits, activation_bits = mean_bits(policy, {layer["name"]: layer["weights"] for layer in run_layers(layers)})
+    return {"mean_weight_bits": weight_bits, "mean_activation_bits": activation_bits}
+
+
+def given_policy(file: Path, layers: Layers, params: Params) -> dict[str, Entry]:
     """A policy from the user's JSON or YAML, checked against the network.
 
     Raises:
@@ -73,7 +79,7 @@ def given_policy(file: Path, layers: costs.Layers, params: Params) -> dict[str, 
         MisuseError: not a policy.
     """
     policy = parse_policy(_parsed(file), "policy file")
-    names = [layer["name"] for layer in costs.run_layers(layers)]
+    names = run_names(layers)
     unknown = [
         MisuseError(f"policy file: {name}", "no such layer", hint=did_you_mean(name, names, "Layers"))
         for name in policy
@@ -117,65 +123,62 @@ def _broken(policy: Mapping[str, Entry], groups: Any, why: str, shared: Any) -> 
     return faults
 
 
-def _searched(work: Work, layers: costs.Layers, params: Params) -> tuple[dict[str, Entry], dict[str, Any]]:
-    indicators = json.loads(work.inputs["indicators"].read_bytes())
-    requested = {str(name): limit for name, limit in params.budget.items()}
-    limits = costs.resolve_limits(requested, layers, params.fixed_layers, params.layers)
-    entries = costs.candidates(layers, params.num_bits, params.fixed_layers, params.layers)
-    table = harm_table(layers, entries, indicators["layers"], params.alpha)
-    ties = Ties(both=params.groups, activation=layers["shared_activations"])
-    work.progress(0, 1, f"{len(table)} layers, {sum(map(len, table.values()))} entries")
-    found = allocate(table, limits, ties, params.time_limit_s)
+def _searched(work: Work, layers: Layers, params: Params) -> tuple[dict[str, Entry], dict[str, Any]]:
+    content = work.inputs["indicators"].read_bytes()
+    search = search_of(params, layers, json.loads(content)["layers"])
+    work.progress(0, 1, f"{len(search.table)} layers, {sum(map(len, search.table.values()))} entries")
+    found = allocate(search.table, search.limits, search.ties, search.time_limit_s)
     if not found.policy:
-        raise no_policy(found, limits)
+        raise no_policy(found, search.limits)
     choice = {
-        "alpha": params.alpha,
-        "budget": limits,
+        "alpha": search.alpha,
+        "budget": search.limits,
         "gap": found.gap,
         "harm": found.harm,
-        "indicators_sha256": hashlib.sha256(work.inputs["indicators"].read_bytes()).hexdigest(),
+        "indicators_sha256": hashlib.sha256(content).hexdigest(),
         "lower_bound": found.lower_bound,
-        "requested": requested,
+        "requested": params.budget,
         "solver": {name: importlib.metadata.version(name) for name in FACTS},
         "status": found.status,
     }
     return found.policy, choice
 
 
-def harm_table(
-    layers: costs.Layers, entries: Mapping[str, tuple[Entry, ...]], indicators: Mapping[str, Any], alpha: float
-) -> dict[str, dict[Entry, Candidate]]:
-    """What the allocation reads: layer -> entry -> (harm, costs); harm = activation harm + alpha * weight harm.
+def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | None = None) -> Search:
+    """What the parameters ask of the network.
 
-    Activation harm of a tensor with k readers comes as 1/k each. Bits that a layer has no choice about have no harm
-    here.
+    Args:
+        params: of a search.
+        layers: content of layers.json.
+        indicators: layer -> harm, a table of indicators.json; None where costs alone matter.
 
     Raises:
+        MisuseError: as `limits_of` and `mixbit.entries.candidates`.
         MixbitError: harm of a candidate is missing from the indicators.
     """
-    table: dict[str, dict[Entry, Candidate]] = {}
-    for layer in costs.run_layers(layers):
-        name = layer["name"]
-        weight = _harm_of(name, "weight", {w for w, _ in entries[name]}, indicators)
-        activation = _harm_of(name, "activation", {a for _, a in entries[name]}, indicators)
-        table[name] = {
-            (w, a): (activation[a] + alpha * weight[w], dict[str, Number](costs.layer_costs(layer, (w, a))))
-            for w, a in entries[name]
-        }
-    return table
+    limits = limits_of(params, layers)
+    entries = candidates(layers, params.num_bits, params.fixed_layers, params.layers)
+    table, alpha = harm_table(layers, entries, indicators, params.alpha)
+    return Search(
+        num_bits=params.num_bits,
+        profile=params.fixed_layers,
+        rules=params.layers,
+        table=table,
+        alpha=alpha,
+        limits=limits,
+        ties=Ties(both=params.groups, activation=layers["shared_activations"]),
+        time_limit_s=params.time_limit_s,
+    )
 
 
-def _harm_of(name: str, kind: str, bits: set[NumBits], indicators: Mapping[str, Any]) -> dict[NumBits, float]:
-    if len(bits) == 1:
-        return dict.fromkeys(bits, 0.0)
-    rows = indicators.get(name, {}).get(kind, {})
-    for each in bits:
-        if str(each) not in rows:
-            hint = "Indicators must cover every candidate num_bits"
-            raise MixbitError(
-                f"indicators: {name}", f"no harm of {kind} bits", expected=each, got=list(rows), hint=hint
-            )
-    return {each: rows[str(each)] for each in bits}
+def limits_of(params: Params, layers: Layers) -> dict[str, int]:
+    """The budget in whole numbers.
+
+    Raises:
+        MisuseError: as `mixbit.costs.resolve_limits`.
+    """
+    requested = {str(name): limit for name, limit in params.budget.items()}
+    return resolve_limits(requested, layers, params.fixed_layers, params.layers)
 
 
 def no_policy(found: Allocation, limits: Mapping[str, int]) -> MixbitError:

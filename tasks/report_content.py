@@ -86,7 +86,6 @@ class ReportContent:
         dataset: dataset_info.json.
         indicators: indicators.json; empty for a hand-written policy.
         metric: what the metric is called; an accuracy is shown in percent.
-        higher_is_better: the metric's direction.
         facts: whatever else a reader may want to know, as a table: git commit, proxy, seed, device.
     """
 
@@ -96,7 +95,6 @@ class ReportContent:
     dataset: Mapping[str, Any] = field(default_factory=dict)
     indicators: Mapping[str, Any] = field(default_factory=dict)
     metric: str = "accuracy"
-    higher_is_better: bool = True
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, *kinds: Kind) -> tuple[Shown, ...]:

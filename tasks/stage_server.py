@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from tasks import tracking
 from tasks.record import Record
+from tasks.tracking_rest import ArtifactLost
 
 if TYPE_CHECKING:
     from tasks.stage import Context
@@ -32,7 +33,7 @@ def _fetched_from(context: "Context", identity: Record, run_id: str) -> Record |
             if context.store.fault(output) is not None:
                 tracking.fetch_output(context.server, run_id, name, scratch / name, output.sha256)
                 context.store.put(scratch / name)
-    except tracking.ArtifactLost:
+    except ArtifactLost:
         return None
     return record if (record.stage, record.key) == (identity.stage, identity.key) else None
 

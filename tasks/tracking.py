@@ -15,7 +15,7 @@ from typing import Any
 from mixbit.policy import canonical_json
 from tasks import tracking_rest as rest
 from tasks.record import Record
-from tasks.tracking_rest import RETRY_S, ArtifactLost, TrackingRefused, TrackingUnavailable
+from tasks.tracking_rest import RETRY_S, ArtifactLost
 from tasks.tracking_runs import (
     Run,
     experiment_id,
@@ -211,6 +211,3 @@ def _upload_record(url: str, path: str, record: Record) -> None:
         file.write(content)
         file.flush()
         rest.upload(url, path, Path(file.name), hashlib.sha256(content).hexdigest())
-
-
-__all__ = ["ArtifactLost", "TrackingRefused", "TrackingUnavailable"]

@@ -22,7 +22,6 @@ from mixbit.http import mlflow_credentials, opener
 
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
-JSON = {"Content-Type": "application/json"}
 SCHEME = "mlflow-artifacts:"
 RETRY_S = 10.0
 ANSWER_S = 30.0

@@ -32,9 +32,9 @@ def broadcast(per_channel: Array, ndim: int) -> Array:
 def weight_shift(num_bits: int) -> int:
     """Bits by which weight codes are stored shifted left, so that the int32 bias has finer steps.
 
-    Codes times 2^k with scale / 2^k are the same weights; |code| stays <= 64.
+    Codes times 2^k with scale / 2^k are the same weights; |code| stays <= `LARGEST_SHIFTED`.
     """
-    return max(0, 7 - num_bits)
+    return max(0, LARGEST_SHIFTED.bit_length() - num_bits)
 
 
 def stretch_factor(num_bits: int) -> int:

@@ -249,13 +249,3 @@ def batchnorms(graph: fx.GraphModule) -> dict[str, str]:
         elif is_batchnorm(module):
             found.setdefault(str(node.target), feeds[node] or latest or executed[0])
     return found
-
-
-__all__ = [
-    "UnquantizableModelError",
-    "batchnorms",
-    "describe_layers",
-    "residual_ties",
-    "shared_activations",
-    "trace",
-]

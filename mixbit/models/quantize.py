@@ -12,24 +12,9 @@ from mixbit.models.graph import trace
 from mixbit.models.nodes import layer_calls
 from mixbit.models.placement import Spot, insert_, place
 from mixbit.models.quantized_layers import carry_weight_quantizer_
-from mixbit.models.supernet import activation_quantizer, build_supernet, set_bits_, weight_quantizer
-from mixbit.models.warm_start import plain_weights, warm_start_
 from mixbit.policy import Policy
 from mixbit.quantizers.lsq import Quantizer
 from mixbit.quantizers.mse import mse_scale
-
-__all__ = [
-    "activation_quantizer",
-    "build_quantized",
-    "build_supernet",
-    "load_quantized",
-    "load_state_",
-    "plain_weights",
-    "save_quantized",
-    "set_bits_",
-    "warm_start_",
-    "weight_quantizer",
-]
 
 
 def build_quantized(

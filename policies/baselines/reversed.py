@@ -8,11 +8,12 @@ paper's detail was not available: among policies with the same candidates, ties 
 from collections.abc import Mapping
 from fractions import Fraction
 
-from mixbit.costs import Layers, policy_costs
+from mixbit.costs import policy_costs
+from mixbit.entries import Layers
 from mixbit.errors import MixbitError
 from mixbit.policy import Entry, Policy
-from policies.baselines import Search
 from policies.ilp import allocate
+from policies.search import Search
 from policies.table import Candidate, Number, exact
 
 HARM = "layers"

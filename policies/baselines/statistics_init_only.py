@@ -4,11 +4,11 @@ LIMPQ's step sizes before their training come from statistics of weights and act
 https://arxiv.org/abs/2203.08368); the budget, the candidates and the solver are those of the policy compared with.
 """
 
-from mixbit.costs import Layers
+from mixbit.entries import Layers
 from mixbit.errors import MixbitError
 from mixbit.policy import Entry, Policy
-from policies.baselines import Search
 from policies.ilp import allocate
+from policies.search import Search
 
 HARM = "initial"
 

@@ -1,9 +1,10 @@
 """Uniform policies: the same bits in every searched layer. What a mixed policy has to beat."""
 
-from mixbit.costs import Layers, Rules, policy_costs, uniform_policy
+from mixbit.costs import policy_costs
+from mixbit.entries import Layers, Rules, uniform_policy
 from mixbit.errors import MisuseError
 from mixbit.policy import Entry, NumBits, Policy
-from policies.baselines import Search
+from policies.search import Search
 
 HARM = None
 
@@ -19,7 +20,7 @@ def uniform(
         layers: content of layers.json.
         weight_bits: 2 to 8, or float.
         activation_bits: 2 to 8, or float.
-        profile: fixed-layer profile, see `mixbit.costs.PROFILES`.
+        profile: fixed-layer profile, see `mixbit.entries.PROFILES`.
         rules: per-layer rules, by pattern.
 
     Raises:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mixbit import config
+from mixbit.entries import run_names
 from mixbit.indicators import KINDS, monotone, share_activations
 from mixbit.policy import Entry, NumBits
 
@@ -157,11 +158,11 @@ def _groups(layers: Mapping[str, Any], searched: Sequence[str]) -> list[list[str
 
 
 def _entries(layers: Mapping[str, Any], bits: Mapping[str, NumBits]) -> dict[str, Entry]:
-    """Entries of all layers; what a float layer reads is float for all who read it."""
-    names = [layer["name"] for layer in layers["layers"]]
+    """Entries of all layers that run; what a float layer reads is float for all who read it."""
     reads_float = {name for group in layers["shared_activations"] if not set(group) <= set(bits) for name in group}
     return {
-        name: (bits.get(name, "float"), "float" if name in reads_float else bits.get(name, "float")) for name in names
+        name: (bits.get(name, "float"), "float" if name in reads_float else bits.get(name, "float"))
+        for name in run_names(layers)
     }
 
 

@@ -107,7 +107,7 @@ EDITS = {
     "a parameter": Edit(
         text(USER, "tiny.yaml", "finetune:", "allocation: {alpha: 2.0}\nfinetune:"),
         {"policy w4a4"},
-        "params.alpha 1.0 → 2.0",
+        "params.alpha balanced → 2.0",
     ),
     "a parameter of fine-tuning": Edit(
         text(USER, "tiny.yaml", "finetune: {epochs: 1", "finetune: {learning_rate: 0.02, epochs: 1"),

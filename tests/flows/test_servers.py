@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -272,15 +271,6 @@ def test_the_log_of_the_run_before_is_kept(tmp_path):
         assert wait_until(functools.partial(lambda started: not is_alive(started), process), 20)
     assert last_line(tmp_path / "a.log") == "second"
     assert last_line(tmp_path / "a.previous.log") == "first"
-
-
-def test_servers_are_found_quickly_when_they_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(servers, "command", quick_server)
-    servers.ensure(tmp_path)
-    began_s = time.perf_counter()
-    servers.ensure(tmp_path)
-    assert time.perf_counter() - began_s < 1
-    servers.stop_all(tmp_path)
 
 
 def test_the_commands_import_neither_prefect_nor_mlflow():

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from mixbit.config import Settings, parse, read_yaml
+from mixbit.config import Settings, read_yaml
 from mixbit.errors import ConfigError
+from tests.mixbit.reading import parse
 
 
 class Inner(Settings):

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixbit import costs
+from mixbit.entries import uniform_policy
 from mixbit.errors import MisuseError
-from mixbit.experiment import LayerRule
 
 
-def layer(name, macs, weights, out_channels=4, *, never_run=False):
-    return {"name": name, "macs": macs, "weights": weights, "out_channels": out_channels, "never_run": never_run}
+def layer(name, macs, weights, out_channels=4):
+    return {"name": name, "macs": macs, "weights": weights, "out_channels": out_channels, "never_run": False}
 
 
 # Input 1x9x9; conv 3x3 stride 2 without padding -> 4x4x4; linear 64 -> 10. Counted by hand.
@@ -35,7 +35,7 @@ def test_size_is_policy_bits_times_weights_and_nothing_else():
 
 @given(BITS)
 def test_a_uniform_policy_without_fixed_layers_compresses_by_32_over_b(bits):
-    policy = costs.uniform_policy(NET, (bits, bits), "none", {})
+    policy = uniform_policy(NET, (bits, bits), "none", {})
     assert math.isclose(32 * (36 + 200 + 640) / costs.policy_costs(policy, NET)["size_bits"], 32 / bits)
 
 
@@ -79,50 +79,6 @@ def test_a_float_layer_takes_four_bytes_a_weight():
     assert found == 400 + 12 + costs.FLOAT_LAYER_BYTES
 
 
-def test_limpq_fixes_first_and_last_to_8_bit_and_none_fixes_nothing():
-    assert costs.fixed_entries(NET, "limpq", {}) == {"conv": (8, 8), "fc": (8, 8)}
-    assert costs.fixed_entries(NET, "none", {}) == {}
-
-
-def test_candidates_are_all_pairs_of_integers_and_float_with_float():
-    found = costs.candidates(NET, [4, "float", 2], "limpq", {})
-    assert found["middle"] == ((2, 2), (2, 4), (4, 2), (4, 4), ("float", "float"))
-    assert found["conv"] == ((8, 8),)
-
-
-def test_rules_narrow_and_exclude_by_pattern():
-    rules = {"mid*": LayerRule(min_bits=3, max_bits=4), "fc": LayerRule(exclude=True)}
-    found = costs.candidates(NET, [2, 3, 4, 6, "float"], "none", rules)
-    assert found["middle"] == ((3, 3), (3, 4), (4, 3), (4, 4))
-    assert found["fc"] == (("float", "float"),)
-
-
-def test_a_pattern_without_a_layer_names_the_nearest():
-    with pytest.raises(MisuseError, match=r"midle: matches no layer\. Did you mean middle"):
-        costs.candidates(NET, [4], "none", {"midle": LayerRule(exclude=True)})
-
-
-def test_rules_that_leave_nothing_are_an_error_of_that_layer():
-    with pytest.raises(MisuseError, match="middle: its rules leave no candidate"):
-        costs.candidates(NET, [4], "none", {"mid*": LayerRule(min_bits=5)})
-
-
-def test_a_rule_against_the_profile_is_an_error():
-    with pytest.raises(MisuseError, match="fc: fixed to 8 bits by the profile limpq"):
-        costs.candidates(NET, [4], "limpq", {"fc": LayerRule(max_bits=4)})
-
-
-def test_a_layer_beside_a_fixed_one_keeps_the_activation_bits_of_their_tensor():
-    net = NET | {"shared_activations": [["conv", "middle"]]}
-    assert costs.candidates(net, [2, 4], "limpq", {})["middle"] == ((2, 8), (4, 8))
-
-
-def test_excluding_one_of_two_readers_of_a_tensor_is_an_error():
-    net = NET | {"shared_activations": [["middle", "fc"]]}
-    with pytest.raises(MisuseError, match="middle, fc read one tensor, and only some"):
-        costs.candidates(net, [4], "none", {"fc": LayerRule(exclude=True)})
-
-
 def test_w4a4_is_uniform_over_searched_layers_with_fixed_ones_as_they_are():
     found = costs.resolve_limits({"bitops": "w3a4", "size_bits": "w3a4"}, NET, "limpq", {})
     assert found == {"bitops": 64 * (576 + 640) + 12 * 1000, "size_bits": 8 * (36 + 640) + 3 * 200}
@@ -142,13 +98,3 @@ def test_a_budget_that_means_nothing_is_refused(value):
 def test_an_unknown_cost_names_the_nearest():
     with pytest.raises(MisuseError, match="Did you mean bitops"):
         costs.resolve_limits({"bitop": 5}, NET, "limpq", {})
-
-
-def test_layers_that_never_ran_take_no_part():
-    net = NET | {"layers": [*NET["layers"], layer("ghost", 0, 10, never_run=True)]}
-    assert "ghost" not in costs.candidates(net, [4], "none", {})
-
-
-def test_a_group_with_an_unknown_layer_is_an_error():
-    with pytest.raises(MisuseError, match=r"groups\[0\]: unknown layer, got convv. Did you mean conv"):
-        costs.check_groups([["convv", "fc"]], NET)

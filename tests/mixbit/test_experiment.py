@@ -2,9 +2,9 @@
 
 import pytest
 
-from mixbit.config import parse
 from mixbit.errors import ConfigError
 from mixbit.experiment import Experiment
+from tests.mixbit.reading import parse
 
 SEARCH = """
 name: small

@@ -7,9 +7,9 @@ import pytest
 
 from mixbit.costs import policy_costs
 from mixbit.load import load_method, method_names
-from policies.baselines import Search
 from policies.baselines import reversed as reversed_policy
 from policies.baselines.statistics_init_only import choose
+from policies.search import Search
 from policies.table import Ties
 
 BITS = (2, 3, 4, 6)

@@ -3,8 +3,8 @@ import pytest
 from mixbit.costs import policy_costs
 from mixbit.errors import MisuseError
 from mixbit.experiment import LayerRule
-from policies.baselines import Search
 from policies.baselines.uniform import choose, uniform
+from policies.search import Search
 
 NET = {
     "layers": [

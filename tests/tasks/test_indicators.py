@@ -7,11 +7,12 @@ import pytest
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from mixbit.errors import MixbitError
+from mixbit.errors import MisuseError, MixbitError
 from mixbit.models.build import build_model
 from tasks import indicators
 from tests.tasks.training_case import MODEL, run, write_inputs
 
+GHOST = {"name": "ghost", "never_run": True}
 PARAMS = {"num_bits": (2, 4), "settings": {"epochs": 1, "batch_size": 8}}
 
 
@@ -64,26 +65,27 @@ def test_an_unknown_setting_or_method_is_refused():
         indicators.Params(**MODEL, method="nosuch", num_bits=(2, 4))
 
 
-def test_fixed_and_excluded_layers_are_not_searched(inputs):
-    layers = json.loads(inputs["layers"].read_bytes())
-    excluded = indicators.Params(**MODEL, **PARAMS, excluded=("stages.0.*", "*.shortcut.*"))
-    names = indicators.searched_layers(layers, excluded)
-    assert names == ["stages.1.conv1", "stages.1.conv2", "stages.2.conv1", "stages.2.conv2"]
-    everything = indicators.Params(**MODEL, **PARAMS, fixed_layers="none")
-    assert len(indicators.searched_layers(layers, everything)) == 10
+def test_nothing_left_to_search_is_an_error(inputs, tmp_path):
+    with pytest.raises(MisuseError, match="no layer is left"):
+        run(indicators, inputs, tmp_path, {**PARAMS, "excluded": ("*",)})
 
 
-def test_nothing_left_to_search_is_an_error(inputs):
-    layers = json.loads(inputs["layers"].read_bytes())
-    with pytest.raises(MixbitError, match="no layer is left"):
-        indicators.searched_layers(layers, indicators.Params(**MODEL, **PARAMS, excluded=("*",)))
-
-
-def test_excluded_layers_are_absent_from_the_table(inputs, tmp_path):
-    files, _ = run(indicators, inputs, tmp_path, {**PARAMS, "excluded": ("stages.1.shortcut.0",)})
+def test_fixed_and_excluded_layers_are_absent_from_the_table(inputs, tmp_path):
+    files, _ = run(indicators, inputs, tmp_path, {**PARAMS, "excluded": ("stages.0.*", "*.shortcut.*")})
     layers = json.loads(files["indicators.json"])["layers"]
-    assert "stages.1.shortcut.0" not in layers
+    assert sorted(layers) == ["stages.1.conv1", "stages.1.conv2", "stages.2.conv1", "stages.2.conv2"]
     assert layers["stages.1.conv1"]["activation"]["2"] > 0
+
+
+def test_without_fixed_layers_all_are_in_the_table(inputs, tmp_path):
+    _, figures = run(indicators, inputs, tmp_path, {**PARAMS, "fixed_layers": "none"})
+    assert figures["layers"] == 10
+
+
+def test_a_layer_that_never_runs_is_not_searched(inputs, made, tmp_path):
+    layers = json.loads(inputs["layers"].read_bytes())
+    (tmp_path / "layers").write_text(json.dumps(layers | {"layers": [*layers["layers"], GHOST]}))
+    assert run(indicators, inputs | {"layers": tmp_path / "layers"}, tmp_path, PARAMS) == made
 
 
 @pytest.mark.gpu

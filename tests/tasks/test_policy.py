@@ -82,10 +82,29 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
     assert written() == written()
 
 
-def test_alpha_weighs_weight_harm(tmp_path):
-    entries = dict.fromkeys(NAMES, ((2, 4), (4, 2)))
-    table = policy.harm_table(LAYERS, entries, dict.fromkeys(NAMES, INDICATORS["layers"]["b"]), alpha=3.0)
-    assert table["a"][2, 4][0] == 3.0**-4 + 3.0 * (4.0**-2 * 2)
+def test_alpha_weighs_weight_harm():
+    search = policy.search_of(policy.Params(**SEARCH, alpha=3.0), LAYERS, INDICATORS["layers"])
+    assert search.table["b"][2, 4][0] == 3.0**-4 + 3.0 * (4.0**-2 * 2)
+
+
+def test_a_balanced_alpha_gives_weights_as_much_to_lose_as_activations():
+    harm = {name: {"weight": {"2": 1.0, "4": 0.5}, "activation": {"2": 8.0, "4": 2.0}} for name in NAMES}
+    search = policy.search_of(policy.Params(**SEARCH | {"num_bits": (2, 4)}), LAYERS, harm)
+    assert search.alpha == 6.0 / 0.5
+    assert search.table["b"][2, 2][0] == 8.0 + 12.0 * 1.0
+
+
+def test_without_harm_of_weights_there_is_nothing_to_balance():
+    harm = {name: {"weight": {"2": 1.0, "4": 1.0}, "activation": {"2": 8.0, "4": 2.0}} for name in NAMES}
+    assert policy.search_of(policy.Params(**SEARCH | {"num_bits": (2, 4)}), LAYERS, harm).alpha == 1.0
+
+
+def test_a_search_without_indicators_costs_the_same_and_harms_nothing():
+    params = policy.Params(**SEARCH)
+    judged, unjudged = policy.search_of(params, LAYERS, INDICATORS["layers"]), policy.search_of(params, LAYERS)
+    assert {harm for row in unjudged.table.values() for harm, _ in row.values()} == {0.0}
+    assert (unjudged.limits, unjudged.ties) == (judged.limits, judged.ties)
+    assert unjudged.table["b"][2, 4][1] == judged.table["b"][2, 4][1]
 
 
 def test_an_infeasible_budget_says_the_smallest_that_works(tmp_path):

@@ -69,16 +69,15 @@ def test_layer_that_the_device_runs_in_float_fails_the_stage(work, monkeypatch):
     assert str(caught.value) == f"a: its policy is int8, but the device moon computes it in float: why. {hint}"
 
 
-def test_facts_take_milliseconds_and_import_no_runtime():
+def test_facts_import_no_runtime():
     script = """
-import sys, time
+import sys
 from tasks import profile
-start = time.process_time()
 profile.facts(profile.Params())
-print(time.process_time() - start < 0.05, "onnxruntime" in sys.modules, "torch" in sys.modules)
+print("onnxruntime" in sys.modules, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False", "False"]
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_unknown_device_is_refused_before_anything_runs():

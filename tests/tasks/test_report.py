@@ -174,7 +174,7 @@ def test_an_experiment_without_results_still_makes_a_page():
 
 
 def test_another_metric_has_no_percent():
-    page = render(content(metric="mean error", higher_is_better=False))
+    page = render(content(metric="mean error"))
     assert "0.9800 ± 0.0100" in page
     assert "accuracy" not in page
 

@@ -1,15 +1,12 @@
 import platform
 import subprocess
 import sys
-import time
 
 from mixbit.devices.fingerprint import fingerprint, fingerprint_sha256
 
 
-def test_fingerprint_is_the_same_twice_and_takes_milliseconds():
-    first, start = fingerprint(), time.perf_counter()
-    assert fingerprint() == first
-    assert time.perf_counter() - start < 0.05
+def test_fingerprint_is_the_same_twice():
+    assert fingerprint() == fingerprint()
 
 
 def test_fingerprint_names_no_host():

@@ -5,19 +5,18 @@ import torch
 from torch import nn
 
 from mixbit.errors import MisuseError, MixbitError
+from mixbit.models.build import load_state_
 from mixbit.models.graph import describe_layers
-from mixbit.models.quantize import (
+from mixbit.models.quantize import build_quantized, save_quantized
+from mixbit.models.supernet import (
     activation_quantizer,
-    build_quantized,
+    batchnorm_bits,
     build_supernet,
-    load_state_,
-    plain_weights,
-    save_quantized,
+    initial_weight_scale,
     set_bits_,
-    warm_start_,
     weight_quantizer,
 )
-from mixbit.models.supernet import batchnorm_bits, initial_weight_scale
+from mixbit.models.warm_start import plain_weights, warm_start_
 from mixbit.quantizers.lsq import MultiQuantizer
 from tests.mixbit.models.networks import Residual, Twice
 
