@@ -13,11 +13,11 @@ from typing import Any
 from mixbit.devices.device import Request
 from mixbit.devices.fingerprint import fingerprint_sha256
 from mixbit.devices.known import JOB_FORMAT, Announcement, write
-from mixbit.devices.server import ENDED, Job, Server
+from mixbit.devices.server import ENDED, PATIENT_S, Job, Server
 from mixbit.errors import MixbitError
 from mixbit.http import mlflow_credentials, opener
 
-POLL_S, LOOK_S, ANSWER_S, STOP_S = 0.5, 5.0, 60.0, 5.0
+POLL_S, LOOK_S, ANSWER_S, STOP_S = 0.5, 5.0, 60.0, 20.0
 # A job is allowed what its measurements are, and this for loading, memory, kernels and the download.
 SLACK_S = 240.0
 # After its deadline a device has this long to say so: it stops the job itself, or the server finds it dead.
@@ -117,7 +117,7 @@ class RemoteDevice:
 
     def _require_online(self, server: Server) -> None:
         """A job that waits behind another one waits; behind a device that has gone it would wait for ever."""
-        if not server.is_online(self.name):
+        if not server.is_online(self.name, within_s=PATIENT_S):
             hint = "Start `mixbit-device serve` there and run the same command again: only its figures are missing"
             raise DeviceFault(f"device {self.name}", "went offline before it began the job", hint=hint)
 

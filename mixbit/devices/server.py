@@ -19,7 +19,7 @@ from mixbit.http import opener, prefect_credentials
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 UNDER_WAY = {"PENDING", "RUNNING", "CANCELLING", "PAUSED"}
-RETRY_S, PATIENT_S, ANSWER_S = 10.0, 180.0, 30.0
+RETRY_S, PATIENT_S, ANSWER_S = 20.0, 180.0, 30.0
 BUSY = {429, 500, 502, 503, 504}
 
 
@@ -60,9 +60,9 @@ class Server:
         found = self._ask("POST", "/variables/filter", {"variables": {"name": {"like_": prefix}}, "limit": 200}) or []
         return sorted(one["name"].removeprefix(prefix) for one in found if one["name"].startswith(prefix))
 
-    def is_online(self, name: str, besides: str = "") -> bool:
+    def is_online(self, name: str, besides: str = "", within_s: float = RETRY_S) -> bool:
         """Whether a worker of the device, another than `besides`, has given a sign of life within half a minute."""
-        found = self._ask("POST", f"/work_pools/{resource(name)}/workers/filter", {}) or []
+        found = self._ask("POST", f"/work_pools/{resource(name)}/workers/filter", {}, within_s=within_s) or []
         return any(one["status"] == "ONLINE" and one["name"] != besides for one in found)
 
     def jobs(self, name: str, limit: int = 5) -> list[Job]:
