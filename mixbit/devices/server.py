@@ -19,7 +19,7 @@ from mixbit.http import opener, prefect_credentials
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 UNDER_WAY = {"PENDING", "RUNNING", "CANCELLING", "PAUSED"}
-RETRY_S, PATIENT_S, ANSWER_S = 20.0, 180.0, 30.0
+RETRY_S, PATIENT_S, ANSWER_S = 40.0, 180.0, 15.0
 BUSY = {429, 500, 502, 503, 504}
 
 

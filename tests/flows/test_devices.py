@@ -242,4 +242,4 @@ def test_an_environment_of_the_device_extra_alone_joins_and_measures(bare_python
     finally:
         one.stop()
     absent = "import importlib.util as u; print([n for n in ('torch', 'mlflow', 'onnx', 'dvc') if u.find_spec(n)])"
-    assert subprocess.check_output([bare_python, "-P", "-c", absent], cwd=tmp_path, text=True) == "[]\n"
+    assert subprocess.check_output([bare_python, "-I", "-c", absent], cwd=tmp_path, text=True) == "[]\n"
