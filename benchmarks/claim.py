@@ -7,6 +7,7 @@ FOLDER/trials.jsonl. Two seeds run side by side, one thread each. Meant for two 
 nothing: it judges what is there, and tells.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -40,6 +42,14 @@ class Claim:
         self.checkpoint = folder / "float_model.safetensors"
         self.judging = Lock()  # torch.fx traces one network at a time
         folder.mkdir(parents=True, exist_ok=True)
+        self._keep_setting()
+
+    def _keep_setting(self) -> None:
+        """A folder is of one setting: trials of two can't be compared."""
+        path, mine = self.folder / "setting.json", json.dumps(self.setting.as_json(), indent=1)
+        if path.exists() and path.read_text() != mine:
+            raise SystemExit(f"{path} has another setting: choose another folder")
+        path.write_text(mine)
 
     def mixbit(self, *arguments: str, log: str) -> subprocess.Popen[bytes]:
         """Start a command; what it says goes to a file."""
@@ -174,5 +184,12 @@ def run_all(claim: Claim) -> None:
 
 
 if __name__ == "__main__":
-    where = Path(next(word for word in sys.argv[1:] if not word.startswith("--")))
-    sys.exit(main(where, QUICK if "--quick" in sys.argv else Setting(), only_table="--table" in sys.argv))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--quick", action="store_true", help="a rehearsal on digits")
+    parser.add_argument("--table", action="store_true", help="run nothing, judge what is there")
+    parser.add_argument("--alpha", type=float, help="instead of balanced")
+    options = parser.parse_args()
+    chosen = QUICK if options.quick else Setting()
+    chosen = replace(chosen, alpha=options.alpha) if options.alpha else chosen
+    sys.exit(main(options.folder, chosen, only_table=options.table))

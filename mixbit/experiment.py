@@ -206,6 +206,13 @@ class Finetune(Settings):
     per_channel: bool = True
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        raise ValueError(f"expected each name once; more than once: {', '.join(twice)}")
+    return names
+
+
 def _groups(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
     if any(len(group) < 2 for group in groups):
         raise ValueError("expected at least two layers in every group")
@@ -242,6 +249,7 @@ def _kind_of_budget(value: Any) -> str:
 
 Limits = Annotated[dict[Literal["bitops", "size_bits", "file_bytes"], Limit], Field(min_length=1)]
 Budget = Annotated[Annotated[Limits, Tag("limits")] | Annotated[Target, Tag("target")], Discriminator(_kind_of_budget)]
+Names = Annotated[tuple[Name, ...], AfterValidator(_each_once)]
 Groups = Annotated[tuple[tuple[str, ...], ...], AfterValidator(_groups)]
 
 
@@ -263,10 +271,10 @@ class Experiment(Settings):
     groups: Groups = ()
     layers: dict[str, LayerRule] = Field(default_factory=dict)
     budgets: dict[Name, Budget] = Field(default_factory=dict)
-    baselines: tuple[Name, ...] = ("uniform",)
+    baselines: Names = ("uniform",)
     policy: File | None = None
     finetune: Finetune | Literal["none"] = Field(description="none, or a mapping with epochs")
-    devices: tuple[Name, ...] = ("local",)
+    devices: Names = ("local",)
     device_wait_s: float = Field(default=60.0, ge=0, le=LONGEST_WAIT_S)
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     threads: int = Field(default=1, ge=1, le=MOST_THREADS)
@@ -279,8 +287,4 @@ class Experiment(Settings):
             raise ValueError("expected either policy (a file) or budgets, not both")
         if self.policy is not None and self.layers:
             raise ValueError("expected either policy (a file) or layers (rules of a search), not both")
-        if len(set(self.devices)) != len(self.devices):
-            raise ValueError("expected each of devices once")
-        if len(set(self.baselines)) != len(self.baselines):
-            raise ValueError("expected each of baselines once")
         return self

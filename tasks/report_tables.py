@@ -31,9 +31,9 @@ def heat(content: ReportContent) -> str:
     over = "".join(f'<th class="over" colspan="{len(bits)}">{kind} bits</th>' for kind in ("weight", "activation"))
     over = "<tr><th></th>" + over.replace("</th>", '</th><th class="gap"></th>', 1) + "</tr>"
     words = (
-        "How much the loss is expected to rise when a layer gets that many bits, before alpha weighs weights against "
-        "activations. Darker is worse (logarithmic). A dot marks a value that was raised so that fewer bits never look "
-        "less harmful; hold the pointer over it for the raw value."
+        "Harm of that many bits in a layer as the method measures it (limpq: the learned step size), before alpha "
+        "weighs weights against activations. Darker is worse (logarithmic). A dot marks a value that was raised so "
+        "that fewer bits never look less harmful; hold the pointer over it for the raw value."
     )
     return section(f"Indicators ({content.indicators.get('method', '')})", words, table(heads, rows, over=over))
 

@@ -26,7 +26,11 @@ def test_no_baselines_spare_their_fine_tuning(offline_tiny):
     ("old", "new", "said"),
     [
         ("finetune:", "baselines: [revresed]\nfinetune:", r"baselines\[0\]: unknown baseline.*mean reversed"),
-        ("finetune:", "baselines: [uniform, uniform]\nfinetune:", "expected each of baselines once"),
+        (
+            "finetune:",
+            "baselines: [uniform, uniform]\nfinetune:",
+            "baselines: expected each name once; more",
+        ),
         ("budgets:\n  w4a4: {bitops: w4a4}", "policy: p.json\nbaselines: [reversed]", "a given policy has not"),
     ],
 )

@@ -121,7 +121,7 @@ def test_limits_are_absolute_or_relative(declare, limit):
         ("finetune: none", "", "1: finetune: missing, expected none, or a mapping with epochs. Add finetune"),
         ("finetune: none", "finetune: {}", "7: finetune.epochs: missing, expected a whole number >= 1"),
         ("finetune: none", "finetune: none\npolicy: x", "expected either policy (a file) or budgets, not both"),
-        ("finetune: none", "finetune: none\ndevices: [a, a]", "expected each of devices once"),
+        ("finetune: none", "finetune: none\ndevices: [a, a]", "devices: expected each name once; more than once: a"),
         ("my.model:net", "os:system", "3: model.factory: expected module:callable of yours or of an installed package"),
         ("my.model:net", "my.model", "3: model.factory: expected module:callable"),
         ("my.model:net", "a..b:c", "3: model.factory: expected module:callable"),

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -78,9 +77,7 @@ def test_the_lock_of_a_killed_reproduction_is_free(project):
     (project / "data/digits.safetensors").unlink()
     command = [sys.executable, "-m", "tasks.data", "digits", str(project), str(project / "log")]
     child = subprocess.Popen(command, cwd=ROOT, env=child_environment())
-    deadline = time.monotonic() + 30
-    while not (project / "log").exists() and time.monotonic() < deadline:
-        os.sched_yield()
+    assert wait_until((project / "log").exists, 60)
     child.kill()
     child.wait()
     reproduce("digits", project)
