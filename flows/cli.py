@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import click
 
 from mixbit.errors import MixbitError
+from mixbit.telemetry import quiet_environment
 from tasks.store import disk_faults
-from tasks.telemetry import quiet_environment
 
 EXPERIMENT = click.argument("experiment", type=click.Path(path_type=Path))
 
@@ -93,13 +93,15 @@ def plan(experiment: Path, as_json: bool, offline: bool) -> None:
 def _add_commands() -> None:
     from flows.adopt import adopt_command
     from flows.cache import cache_command
+    from flows.devices import devices_command
     from flows.garbage import gc_command
     from flows.servers import down, status, up
     from flows.solve import solve
     from flows.trace import diff, trace
     from flows.verify import verify_command
 
-    for command in (solve, trace, diff, verify_command, adopt_command, cache_command, gc_command, up, down, status):
+    inspecting = (solve, trace, diff, verify_command, adopt_command, cache_command, gc_command)
+    for command in (*inspecting, devices_command, up, down, status):
         cli.add_command(command)
 
 

@@ -157,7 +157,7 @@ def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
             if isinstance(name, str):
                 find_device(name)
         except MisuseError as error:
-            yield marks.fault(("devices", place), error.what, expected=error.expected, got=name)
+            yield marks.fault(("devices", place), error.what, expected=error.expected, got=name, hint=error.hint)
     for location in _latencies(data):
         device = device_of(str(location[-1]))
         if device not in listed:

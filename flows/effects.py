@@ -74,7 +74,7 @@ def experiment_run(session: Session, results: Results) -> dict[str, str]:
         }
         cached = {cell: session.was_cached(record) for cell, record in uses.items()}
         context = {**session.context.tags, "dataset.md5": _md5(session, results)}
-        context |= {"policy.sha256": variant.policy["policy.json"].sha256}
+        context |= {"policy.sha256": variant.policy["policy.json"].sha256, "mixbit.partial": ", ".join(session.missing)}
         # Two runs that end together must not both find no such run and make one each.
         with session.context.store.lock("experiment_run", f"{name}-{budget}"):
             return runs.log(session.server, name, budget, uses, cached, context)
@@ -106,6 +106,7 @@ def content(
             "seed": str(e.seed),
             "threads": str(e.threads),
             "devices": ", ".join(e.devices),
+            **({"missing": ", ".join(session.missing)} if session.missing else {}),
             **{f"{budget}: tried": walk.words() for budget, walk in results.walks.items()},
         },
     )

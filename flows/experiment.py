@@ -14,6 +14,9 @@ from flows.rows import policy_rows
 from flows.screen import Screen
 from flows.servers import ensure
 from flows.session import Session, expected_rows, git_tags
+from mixbit.devices import known
+from mixbit.devices.remote import refresh
+from mixbit.devices.server import Server
 from mixbit.errors import RunError
 from tasks import tracking
 from tasks.place import ROOT, state_dir
@@ -46,8 +49,10 @@ def experiment(file: str) -> None:
             report = effects.report(session, told, logged)
     session.screen.summary(policy_rows(told), told.metric)
     session.screen.say(f"report: {report}")
-    if faults or unreached:
-        raise RunError([*unreached, *faults])
+    if session.missing:
+        session.screen.say(f"partial: without {', '.join(session.missing)}; the same command adds what is missing")
+    if faults or unreached or session.missing:
+        raise RunError([*unreached, *faults, *session.faults()])
 
 
 def _open(path: Path, store: Store) -> Session:
@@ -55,6 +60,9 @@ def _open(path: Path, store: Store) -> Session:
     servers = ensure(store.folder)
     tags = {**git_tags(), "prefect.flow_run_id": str(flow_run.id or "")}
     context = Context(store, declared.experiment.name, declared.search_path, servers.mlflow_url, tags)
+    for name in declared.experiment.devices:
+        if known.read(name) is not None:
+            refresh(name, Server(servers.prefect_api_url))
     store.set_file(declared.experiment.name, declared.path.resolve())
     screen, rows = Screen(f"mixbit run {path.name}"), expected_rows(declared, context)
     for row in rows:

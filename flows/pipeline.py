@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from flows.declaration import Declared
 from flows.parameters import Parameters, baselines, parameters
 from flows.smallest import Try, Walk, drop, range_of, walk
+from mixbit.devices.remote import DeviceFault
 from mixbit.experiment import Data, Proxy, Smallest
 from mixbit.latency import device_of
 from tasks import policy as search_stage
@@ -158,19 +159,24 @@ class _Cells:
         """A budget's policy, exported and on every device."""
         deployable = self.deployable(tag, policy, model)
         profiles = {device: self.profile(tag, device, deployable, references) for device in self.p.profiles}
-        return Variant(policy, model, deployable, profiles)
+        there = {device: outputs for device, outputs in profiles.items() if outputs is not None}
+        return Variant(policy, model, deployable, there)
 
     def deployable(self, tag: str, policy: Outputs, model: Outputs) -> Outputs:
         given = {name: self.data[name] for name in ("dataset", "info", "layers")}
         made = {"policy": policy["policy.json"], "finetuned_model": model["finetuned_model.safetensors"]}
         return self.stage("deployable", self.p.deployable, tag, **given, **made)
 
-    def profile(self, tag: str, device: str, deployable: Outputs, references: dict[str, Variant]) -> Outputs:
+    def profile(self, tag: str, device: str, deployable: Outputs, references: dict[str, Variant]) -> Outputs | None:
+        """None where a device did not deliver: nothing else depends on it, so everything else goes on."""
         given = {
             f"{name}_reference": one.deployable["packed.onnx"] for name, one in references.items() if one.deployable
         }
         given |= {"packed": deployable["packed.onnx"], "info": self.data["info"]}
-        return self.stage("profile", self.p.profiles[device], f"{tag} {device}", **given)
+        try:
+            return self.stage("profile", self.p.profiles[device], f"{tag} {device}", **given)
+        except DeviceFault:
+            return None
 
     def reference(self, name: str) -> Variant:
         """Float or W8A8 of the same network: what latency and size are compared with."""

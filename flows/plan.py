@@ -17,6 +17,8 @@ from flows.declaration import Declared
 from flows.parameters import Parameters
 from flows.pipeline import pipeline
 from flows.sources import Stale, file_source, source
+from mixbit.devices import known
+from mixbit.devices.fingerprint import fingerprint_sha256
 from mixbit.errors import MixbitError, RunError
 from mixbit.experiment import Data, Proxy
 from tasks import tracking
@@ -166,8 +168,19 @@ def _child_environment() -> dict[str, str]:
 def plan(declared: Declared, context: Context) -> Planner:
     """Every cell's state and reason, in the order of a run."""
     planner = Planner(declared, context)
+    planner.notes += _announced(declared)
     pipeline(declared, planner)
     return planner
+
+
+def _announced(declared: Declared) -> list[str]:
+    """A device on another machine is not asked: its keys hold what it announced last."""
+    found = {name: known.read(name) for name in declared.experiment.devices}
+    return [
+        f"{name}: as it announced itself {said.announced_at}, fingerprint {fingerprint_sha256(said.fingerprint)[:8]}"
+        for name, said in found.items()
+        if said is not None
+    ]
 
 
 def as_json(planner: Planner, path: Path) -> Mapping[str, Any]:

@@ -3,23 +3,21 @@
 import os
 import sys
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from flows.server_process import LOOPBACK
+from mixbit.http import opener
+from mixbit.telemetry import quiet_environment
 from tasks.place import ROOT
-from tasks.telemetry import LOOPBACK as LOOPBACK_HOSTS
-from tasks.telemetry import quiet_environment
 
 PREFECT, MLFLOW = "prefect", "mlflow"
 PROBE_S = 3.0
 
 
-def command(name: str, port: int) -> list[str]:
+def command(name: str, port: int, host: str = LOOPBACK) -> list[str]:
     """The command line of a server; its files lie in the folder it is started in."""
-    address = ["--host", LOOPBACK, "--port", str(port)]
+    address = ["--host", host, "--port", str(port)]
     if name == PREFECT:
         return [sys.executable, "-P", "-m", "prefect", "server", "start", *address]
     stores = [
@@ -29,7 +27,15 @@ def command(name: str, port: int) -> list[str]:
         "--artifacts-destination",
         "./artifacts",
     ]
-    return [sys.executable, "-P", "-m", "mlflow", "server", "--workers", "1", *stores, *address]
+    return [sys.executable, "-P", "-m", "mlflow", "server", "--workers", "1", *stores, *address, *_names(host, port)]
+
+
+def _names(host: str, port: int) -> list[str]:
+    """MLflow answers only to names that it was told, against pages that rebind their own name to this address."""
+    if host == LOOPBACK:
+        return []
+    allowed = ",".join(f"{name},{name}:*" for name in dict.fromkeys((host, LOOPBACK, "localhost")))
+    return ["--allowed-hosts", allowed, "--cors-allowed-origins", f"http://{host}:{port}"]
 
 
 def environment(name: str, folder: Path, outer: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -58,10 +64,8 @@ def api_url(url: str) -> str:
 def probe(name: str, url: str) -> str | None:
     """None when the server is healthy, else why not. Loopback never goes through a proxy."""
     address = (api_url(url) if name == PREFECT else url) + "/health"
-    local = urlsplit(url).hostname in LOOPBACK_HOSTS
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
     try:
-        with opener.open(address, timeout=PROBE_S) as answer:
+        with opener(url).open(address, timeout=PROBE_S) as answer:
             return None if answer.status == 200 else f"HTTP {answer.status}"
     except urllib.error.HTTPError as error:
         with error:

@@ -98,19 +98,19 @@ def wait_until(holds: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def free_port(wanted: int | None) -> int:
-    """The wanted port where it is free, else one that the system picks."""
+def free_port(wanted: int | None, host: str = LOOPBACK) -> int:
+    """The wanted port of an address of this machine where it is free, else one that the system picks."""
     for port in (wanted, 0):
         if port is None:
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((LOOPBACK, port))
+                probe.bind((host, port))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise OSError("no free port on loopback")
+    raise OSError(f"no free port on {host}")
 
 
 def last_line(log: Path) -> str:

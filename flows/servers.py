@@ -1,27 +1,29 @@
 """The two local servers: `mixbit up`, `down`, `status`, and `ensure` for a run that finds nothing answering."""
 
-import contextlib
-import fcntl
 import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from flows.server_commands import MLFLOW, PREFECT, api_url, command, environment, own_prefect, probe
-from flows.server_process import LOOPBACK, TICK_S, ServerProcess, free_port, is_alive, last_line, start, stop
-from mixbit.errors import MixbitError
+from flows.server_memory import Known, lock, read, write
+from flows.server_process import LOOPBACK, TICK_S, free_port, is_alive, last_line, start, stop
+from mixbit.errors import MisuseError, MixbitError
+from mixbit.telemetry import LOOPBACK as LOOPBACK_HOSTS
 from tasks.place import state_dir
-from tasks.store import disk_faults, write_atomic
+from tasks.store import disk_faults
 
 NAMES = (PREFECT, MLFLOW)
 URL_VARIABLES = {PREFECT: "MIXBIT_PREFECT_URL", MLFLOW: "MIXBIT_MLFLOW_URL"}
 START_S = 180.0
 ATTEMPTS = 3
+EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - refused
 # A flow's own requests: tried for 14 s, not 62, when the server goes away. Its inner log would fill the terminal then.
 BOUNDED = {"PREFECT_CLIENT_MAX_RETRIES": "3", "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL"}
 
@@ -58,70 +60,73 @@ class Status:
     healthy: bool
 
 
-@dataclass(frozen=True)
-class Known:
-    """A local server as `servers.json` remembers it; the port outlives the process."""
-
-    port: int
-    process: ServerProcess | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"http://{LOOPBACK}:{self.port}"
-
-
-def ensure(state: Path, names: Sequence[str] = NAMES) -> Servers:
+def ensure(state: Path, names: Sequence[str] = NAMES, bind: str | None = None) -> Servers:
     """The servers' addresses; whatever does not run is started first.
 
     A team's URL ($MIXBIT_PREFECT_URL, $MIXBIT_MLFLOW_URL) is only checked, never started.
 
+    Args:
+        state: the state folder.
+        names: which servers.
+        bind: the address of this machine to answer on, remembered; None for the last one, loopback at first.
+
     Raises:
+        MisuseError: `bind` is none of this machine's addresses, or they run on another one.
         MixbitError: a server can't be reached, or does not come up.
     """
     for name in names:
         _check_team(name)
     local = [name for name in names if team_url(name) is None]
-    known = _read(state)
+    known = read(state)
+    if bind is not None:
+        _check_bind(bind, {name: known[name] for name in local if name in known})
     if not all(_is_up(name, known.get(name)) for name in local):
-        with disk_faults("servers"), _lock(state):
-            known = _start_missing(state, local)
+        with disk_faults("servers"), lock(state):
+            known = _start_missing(state, local, bind)
     urls = {name: team_url(name) or (known[name].url if name in known else "") for name in NAMES}
     return Servers(urls[PREFECT], urls[MLFLOW], state)
 
 
 def known_mlflow_url(state: Path) -> str | None:
     """Where the tracking server is, without starting or asking it; None when none runs."""
-    server = _read(state).get(MLFLOW)
+    return known_url(MLFLOW, state)
+
+
+def known_url(name: str, state: Path) -> str | None:
+    """Where a server is, without starting or asking it; None when none runs."""
+    server = read(state).get(name)
     local = server.url if server is not None and server.process is not None and is_alive(server.process) else None
-    return team_url(MLFLOW) or local
+    return team_url(name) or local
 
 
 def stop_all(state: Path) -> list[str]:
     """Stop what we started, and nothing else; the names of what ran."""
     if not state.is_dir():
         return []
-    with _lock(state):
-        known = _read(state)
+    with lock(state):
+        known = read(state)
         stopped = [name for name, server in known.items() if server.process is not None and stop(server.process)]
         if known:
-            _write(state, {name: Known(server.port) for name, server in known.items()})
+            write(state, {name: replace(server, process=None) for name, server in known.items()})
     return stopped
 
 
 def look(state: Path) -> list[Status]:
     """The state of both servers."""
-    return [_status(name, _read(state).get(name)) for name in NAMES]
+    return [_status(name, read(state).get(name)) for name in NAMES]
 
 
 @click.command()
-def up() -> None:
-    """Start the Prefect and MLflow servers on loopback.
+@click.option("--bind", metavar="ADDRESS", help="Of this machine: whoever reaches it can use the servers. Remembered.")
+def up(bind: str | None) -> None:
+    """Start the Prefect and MLflow servers, on loopback unless told otherwise.
 
-    Example: mixbit up
+    Example: mixbit up --bind 192.168.1.10
     """
-    servers = ensure(state_dir())
+    servers = ensure(state_dir(), bind=bind)
     click.echo(f"prefect  {servers.prefect_url}\nmlflow   {servers.mlflow_url}")
+    if urlsplit(servers.prefect_url).hostname not in LOOPBACK_HOSTS and team_url(PREFECT) is None:
+        click.echo("open to the network: whoever reaches these can read, change and run everything (docs/devices.md)")
 
 
 @click.command()
@@ -183,36 +188,54 @@ def _is_up(name: str, server: Known | None) -> bool:
     )
 
 
-def _start_missing(state: Path, names: Sequence[str]) -> dict[str, Known]:
+def _check_bind(bind: str, known: Mapping[str, Known]) -> None:
+    hint = "Such as the address that devices reach this machine by; they get it in every job"
+    if bind in EVERYWHERE:
+        raise MisuseError(
+            "--bind", "not one address", expected="an address or name of this machine", got=bind, hint=hint
+        )
+    try:
+        free_port(None, bind)
+    except OSError:
+        raise MisuseError("--bind", "not an address of this machine", got=bind, hint=hint) from None
+    other = next((one.host for name, one in known.items() if one.host != bind and _is_up(name, one)), None)
+    if other is not None:
+        raise MisuseError("--bind", f"the servers run on {other}", hint="`mixbit down` first; their data stay")
+
+
+def _start_missing(state: Path, names: Sequence[str], bind: str | None) -> dict[str, Known]:
     """Under the lock, where another command may have started them meanwhile."""
-    known = _read(state)
+    known = read(state)
     missing = [name for name in names if not _is_up(name, known.get(name))]
     for name in missing:
-        known[name] = _start(state, name, known.get(name))
-        _write(state, known)
+        known[name] = _start(state, name, known.get(name), bind)
+        write(state, known)
     try:
         for name in missing:
             known[name] = _await(state, name, known[name])
     except BaseException:
         for name in missing:
             _stop(known.get(name))
-        _write(
+        write(
             state,
-            {name: Known(server.port, None if name in missing else server.process) for name, server in known.items()},
+            {name: replace(server, process=None) if name in missing else server for name, server in known.items()},
         )
         raise
-    _write(state, known)
+    write(state, known)
     return known
 
 
-def _start(state: Path, name: str, before: Known | None) -> Known:
+def _start(state: Path, name: str, before: Known | None, bind: str | None = None) -> Known:
     _stop(before)  # what a killed server left behind, or one that no longer answers
-    port = free_port(before.port if before else None)
+    host = bind or (before.host if before else LOOPBACK)
+    port = free_port(before.port if before else None, host)
     folder, logs = state / name, state / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     logs.mkdir(exist_ok=True)
-    process = start(command(name, port), environment(name, folder), uuid.uuid4().hex, folder, logs / f"{name}.log")
-    return Known(port, process)
+    process = start(
+        command(name, port, host), environment(name, folder), uuid.uuid4().hex, folder, logs / f"{name}.log"
+    )
+    return Known(port, process, host)
 
 
 def _stop(server: Known | None) -> None:
@@ -238,32 +261,7 @@ def _await(state: Path, name: str, server: Known) -> Known:
                     name, f"the server did not answer within {START_S:.0f} s: {last_line(log)}", hint=f"See {log}"
                 )
             time.sleep(TICK_S)
-        if free_port(server.port) == server.port:
+        if free_port(server.port, server.host) == server.port:
             break
         server = _start(state, name, server)
     raise MixbitError(name, f"the server ended while starting: {last_line(log)}", hint=f"See {log}")
-
-
-@contextlib.contextmanager
-def _lock(state: Path) -> Iterator[None]:
-    """One command at a time starts or stops; the kernel frees it when its holder dies."""
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "servers.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _read(state: Path) -> dict[str, Known]:
-    try:
-        data = json.loads((state / "servers.json").read_bytes())
-        return {
-            name: Known(int(one["port"]), ServerProcess(**one["process"]) if one["process"] else None)
-            for name, one in data.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def _write(state: Path, known: Mapping[str, Known]) -> None:
-    content = {name: asdict(server) for name, server in known.items()}
-    write_atomic(state / "servers.json", json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")

@@ -18,6 +18,8 @@ from flows.parameters import Parameters
 from flows.plan import Planner, Row
 from flows.screen import Screen
 from flows.sources import Stale, file_source, reproduced, source
+from mixbit.devices.device import find_device
+from mixbit.devices.remote import DeviceFault, RemoteDevice
 from mixbit.errors import MixbitError, StageError
 from mixbit.experiment import Data, Proxy
 from tasks.place import ROOT
@@ -27,12 +29,23 @@ from tasks.stage import Artifact, Call, Context, Done, run_stage
 
 @dataclass
 class Session:
-    """Runs the cells that `pipeline` names; `computed` holds the keys of those it did not find."""
+    """Runs the cells that `pipeline` names.
+
+    Attributes:
+        declared: the experiment.
+        context: where its stages find things.
+        screen: what shows them.
+        computed: keys of the cells that were not found.
+        missing: cell -> why its device did not deliver; the run is partial then.
+        offline: devices that were waited for in vain, and so are not waited for again.
+    """
 
     declared: Declared
     context: Context
     screen: Screen
     computed: set[str] = field(default_factory=set)
+    missing: dict[str, DeviceFault] = field(default_factory=dict)
+    offline: set[str] = field(default_factory=set)
 
     @property
     def server(self) -> str:
@@ -98,9 +111,15 @@ class Session:
             done = run_stage(
                 call,
                 self.context,
-                announce=lambda why: screen.running(call.cell, why),
+                announce=lambda why: self._begin(call, why),
                 progress=lambda at, total, note: screen.progress(call.cell, at, total, note),
             )
+        except DeviceFault as error:
+            screen.failed(call.cell, str(error))
+            if call.name != "profile":  # a search waits for what a device measures for it
+                raise StageError(call.cell, error) from error
+            self.missing[call.cell] = error
+            raise
         except MixbitError as error:
             screen.failed(call.cell, str(error))
             raise StageError(call.cell, error) from error
@@ -113,6 +132,23 @@ class Session:
         else:
             screen.cached(call.cell)
         return done
+
+    def _begin(self, call: Call, why: str) -> None:
+        """Before a cell is computed: a device on another machine has to be online."""
+        self.screen.running(call.cell, why)
+        experiment, name = self.declared.experiment, getattr(call.params, "device", None)
+        if name not in experiment.devices or not isinstance(device := find_device(name), RemoteDevice):
+            return
+        wait_s = 0.0 if device.name in self.offline else experiment.device_wait_s
+        try:
+            device.await_online(wait_s, lambda note: self.screen.progress(call.cell, 0, 1, note))
+        except DeviceFault:
+            self.offline.add(device.name)
+            raise
+
+    def faults(self) -> list[MixbitError]:
+        """What devices did not deliver, each told with its cell."""
+        return [StageError(cell, error) for cell, error in self.missing.items()]
 
     def effect(self, name: str, tag: str, act: Callable[[], Any]) -> Any:
         """Run an idempotent step that is checked on every run and never cached."""

@@ -62,6 +62,7 @@ Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
+LONGEST_WAIT_S = 7 * 24 * 3600
 MOST_EPOCHS, MOST_THREADS, LARGEST_SEED, LARGEST_RATE = 1_000_000, 1024, 2**32 - 1, 1e30
 
 
@@ -259,6 +260,7 @@ class Experiment(Settings):
     policy: File | None = None
     finetune: Finetune | Literal["none"] = Field(description="none, or a mapping with epochs")
     devices: Names = ("local",)
+    device_wait_s: float = Field(default=60.0, ge=0, le=LONGEST_WAIT_S)
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     threads: int = Field(default=1, ge=1, le=MOST_THREADS)
 

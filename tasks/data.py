@@ -18,12 +18,12 @@ from typing import Any, Literal
 from mixbit.errors import MisuseError, MixbitError
 from mixbit.experiment import Data
 from mixbit.faults import did_you_mean
+from mixbit.telemetry import quiet_environment
 from tasks.dvc_killed import forget_dead, spared
 from tasks.dvc_state import read_pipeline
 from tasks.dvc_yaml import DvcStage
 from tasks.memo import source_sha256
 from tasks.place import ROOT, state_dir
-from tasks.telemetry import quiet_environment
 
 Kind = Literal["safetensors", "npz", "folder", "callable", "manifest"]
 KINDS: Mapping[str, Kind] = {".safetensors": "safetensors", ".npz": "npz", ".json": "manifest", "": "folder"}

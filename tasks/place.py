@@ -1,11 +1,5 @@
-"""Where things are: the checkout, and the folder that holds records, blobs and the local servers' data."""
+"""Where things are, for stages and flows."""
 
-import os
-from pathlib import Path
+from mixbit.place import ROOT, state_dir
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def state_dir() -> Path:
-    """`$MIXBIT_HOME`, else `.mixbit` in the checkout."""
-    return Path(os.environ.get("MIXBIT_HOME") or ROOT / ".mixbit").resolve()
+__all__ = ["ROOT", "state_dir"]

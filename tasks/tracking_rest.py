@@ -12,14 +12,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from mixbit.errors import MixbitError
-from tasks.telemetry import LOOPBACK
+from mixbit.http import mlflow_credentials, opener
 
 API = "/api/2.0/mlflow/"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
@@ -222,9 +221,9 @@ def _open(
     if urlsplit(url).scheme not in {"http", "https"}:
         raise TrackingUnavailable(url, "not an http address")
     try:
-        sent = {**(headers or {}), **_credentials()}
+        sent = {**(headers or {}), **mlflow_credentials()}
         request = urllib.request.Request(url + target, data=body, method=method, headers=sent)  # noqa: S310 - checked
-        return _opener(url).open(request, timeout=timeout_s)
+        return opener(url).open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             content = error.read()
@@ -248,22 +247,6 @@ def _refusal(url: str, status: int, content: bytes) -> TrackingRefused:
         return TrackingRefused(
             url, f"HTTP_{status}", f"HTTP {status}", "Is it an MLflow server? Check $MIXBIT_MLFLOW_URL"
         )
-
-
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Loopback never goes through a proxy."""
-    local = urlsplit(url).hostname in LOOPBACK
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
-
-
-def _credentials() -> dict[str, str]:
-    """MLflow's own variables: $MLFLOW_TRACKING_TOKEN, or $MLFLOW_TRACKING_USERNAME and _PASSWORD."""
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return {"Authorization": f"Bearer {token}"}
-    if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        pair = f"{user}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}".encode()
-        return {"Authorization": f"Basic {b64encode(pair).decode()}"}
-    return {}
 
 
 class _Hashed:

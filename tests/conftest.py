@@ -11,7 +11,7 @@ STATE = "MIXBIT_TEST_STATE"  # workers of pytest-xdist inherit it
 
 
 def pytest_configure(config):
-    from tasks.telemetry import quiet_environment
+    from mixbit.telemetry import quiet_environment
 
     os.environ.update(quiet_environment(os.environ))
     for name in ("MIXBIT_PREFECT_URL", "MIXBIT_MLFLOW_URL"):

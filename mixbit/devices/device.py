@@ -71,16 +71,25 @@ class Device(Protocol):
 
 
 def find_device(name: str) -> Device:
-    """The device of this name.
+    """The device of this name: `local`, or one that was added with `mixbit devices add`. Milliseconds, no server.
 
     Raises:
         MisuseError: no such device.
     """
-    from mixbit.devices.local import LocalDevice
+    from mixbit.devices import known
 
-    if name != LocalDevice.name:
-        raise MisuseError("devices", "unknown device", expected=LocalDevice.name, got=name)
-    return LocalDevice()
+    if name == known.LOCAL:
+        from mixbit.devices.local import LocalDevice
+
+        return LocalDevice()
+    announced = known.read(name)
+    if announced is None:
+        expected = " or ".join([known.LOCAL, *known.names()])
+        hint = "A device that is online is added with `mixbit devices add NAME`"
+        raise MisuseError("devices", "unknown device", expected=expected, got=name, hint=hint)
+    from mixbit.devices.remote import RemoteDevice
+
+    return RemoteDevice(name, announced)
 
 
 def request_for(models: Mapping[str, Path], input_shape: list[int], **settings: Any) -> Request:

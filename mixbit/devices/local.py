@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,6 @@ def _program(module: str, request: dict[str, Any], timeout_s: float) -> Any:
         timeout=timeout_s, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = re.sub(r"^mixbit\.errors\.\w+: ", "", (done.stderr.strip().splitlines() or ["no message"])[-1])
         raise MixbitError("local", f"measuring failed: {last}", hint="See whether the file runs in ONNX Runtime here")
     return json.loads(done.stdout)

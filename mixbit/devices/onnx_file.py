@@ -12,7 +12,7 @@ from typing import Any
 from mixbit.errors import MisuseError
 
 PREFIX = "mixbit."
-_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA = 7, 8, 14
 _GRAPH_NODE = 1
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP = 1, 2, 3, 4
 
@@ -35,6 +35,16 @@ def read_nodes(model: Path | bytes) -> list[Node]:
     """
     graphs = [value for number, value in _top(model) if number == _MODEL_GRAPH]
     return [_node(value) for graph in graphs for number, value in _fields(graph) if number == _GRAPH_NODE]
+
+
+def read_opset(model: Path | bytes) -> int:
+    """The version of ONNX's own operators that a file is written in.
+
+    Raises:
+        MisuseError: not an ONNX file.
+    """
+    imports = [dict(_fields(value)) for number, value in _top(model) if number == _MODEL_OPSETS]
+    return next((int(one.get(2, 0)) for one in imports if not _text(one.get(1, b""))), 0)
 
 
 def read_raw_metadata(path: Path) -> dict[str, str]:

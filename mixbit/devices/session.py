@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixbit.errors import MixbitError
+from mixbit.devices.onnx_file import read_opset
+from mixbit.errors import MisuseError, MixbitError
 
 
 def open_session(
@@ -48,7 +49,8 @@ def open_session(
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         where = "ONNX model" if isinstance(model, bytes) else str(model)
-        hint = f"ONNX Runtime here is {ort.__version__}; 4-bit files need 1.23, 2-bit files 1.24"
+        needs = f"{_opset_words(model)}ONNX Runtime here is {ort.__version__}: upgrade it if that is too old"
+        hint = f"{needs}; 4-bit files need 1.23, 2-bit files 1.24"
         raise MixbitError(where, f"ONNX Runtime refuses it: {str(error).splitlines()[0]}", hint=hint) from error
 
 
@@ -63,6 +65,13 @@ def optimized_graph(model: Path | bytes, *, threads: int) -> bytes:
         dump = Path(folder) / "optimized.onnx"
         open_session(model, threads=threads, dump=dump)
         return dump.read_bytes()
+
+
+def _opset_words(model: Path | bytes) -> str:
+    try:
+        return f"The file is opset {read_opset(model)}, "
+    except (MisuseError, OSError):
+        return ""
 
 
 def _onnxruntime() -> Any:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from flows import servers
 from flows.server_commands import environment, probe
 from flows.server_process import ServerProcess, free_port, is_alive, last_line, members, start, stop, wait_until
-from mixbit.errors import MixbitError
+from mixbit.errors import MisuseError, MixbitError
 from tasks.place import ROOT
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -46,18 +46,18 @@ def command(tmp_path, monkeypatch):
     servers.stop_all(tmp_path)
 
 
-def quick_server(_name, port):
+def quick_server(_name, port, host="127.0.0.1"):
     """Answers 200 to everything."""
     code = """if 1:
         import http.server, sys
         class Answer(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(200); self.end_headers()
-        http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()"""
-    return [sys.executable, "-c", code, str(port)]
+        http.server.HTTPServer((sys.argv[2], int(sys.argv[1])), Answer).serve_forever()"""
+    return [sys.executable, "-c", code, str(port), host]
 
 
-def failing_server(_name, _port):
+def failing_server(*_):
     return [sys.executable, "-c", "raise SystemExit('no such database')"]
 
 
@@ -84,7 +84,7 @@ def test_real_servers_answer_stay_and_stop(pair):
     assert {one.state for one in servers.look(state)} == {"stopped"}
 
 
-def served_by_a_child(name, port):
+def served_by_a_child(name, port, *_host):
     """As `mlflow server` does: the process we start is not the one that listens."""
     return [sys.executable, "-c", f"import subprocess; subprocess.run({quick_server(name, port)!r})"]
 
@@ -118,6 +118,33 @@ def p_environ(process):
         return process.environ()
     except psutil.Error:
         return {}
+
+
+def test_servers_answer_on_the_address_they_are_bound_to_and_remember_it(command):
+    assert "http://127.0.0.2:" in command("up", "--bind", "127.0.0.2").output
+    command("down")
+    assert "http://127.0.0.2:" in command("up").output
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (servers.EVERYWHERE[1], "not one address"),
+        ("192.0.2.1", "not an address of this machine"),
+        ("127.0.0.2", "run on 127.0.0.1"),
+    ],
+)
+def test_an_address_that_servers_can_not_answer_on_is_refused(command, address, words):
+    command("up")
+    with pytest.raises(MisuseError, match=f"--bind: .*{words}"):
+        command("up", "--bind", address)
+
+
+def test_mlflow_is_told_the_name_that_devices_call_it_by():
+    words = servers.command("mlflow", 5000, "host.lan")
+    allowed = words[words.index("--allowed-hosts") + 1].split(",")
+    assert {"host.lan:*", "127.0.0.1:*"} <= set(allowed)
+    assert "--allowed-hosts" not in servers.command("mlflow", 5000)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_a_server(sleeper):

@@ -21,7 +21,7 @@ STAGES = (
 EFFECTS = ("registration", "experiment_run", "report")
 HEAVY = {"torch", "mlflow", "prefect", "dvc", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "matplotlib", "sklearn"}
 # The flow itself: Prefect decorates it while it is imported, which only `mixbit run` does.
-BEHIND_A_RUN = {"flows.effects", "flows.experiment", "flows.session"}
+BEHIND_A_RUN = {"flows.effects", "flows.experiment", "flows.session", "mixbit.devices.serve"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "factory", "registry"}
 TORCH_FREE = (
     *("mixbit/*.py", "mixbit/data/*.py", "mixbit/devices/*.py", "policies/*.py", "policies/*/*.py"),

@@ -1,0 +1,245 @@
+"""A device that joins real servers as a process of its own: jobs, faults, what a user sees."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner
+
+from flows.devices import devices_command
+from mixbit.devices import known, remote
+from mixbit.devices.device import find_device, request_for
+from mixbit.errors import MixbitError
+from mixbit.export.build import Builder
+from mixbit.export.save import describe, to_bytes
+from tasks.place import ROOT
+from tests.flows.board import Board, join, until
+
+INFO = {"input_shape": [3, 8, 8], "dtype": "float32", "mean": [0.0] * 3, "std": [1.0] * 3, "labels": ["a", "b"]}
+KNOWN_S = 120.0  # within which a lost job must be known
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory, urls):
+    one = Board(tmp_path_factory.mktemp("board") / "disk", urls["MIXBIT_PREFECT_URL"])
+    yield one.start()
+    one.stop()
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch, urls):
+    """A host's state folder and addresses; a call runs a `mixbit devices` command."""
+    monkeypatch.setenv("MIXBIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PREFECT_API_URL", f"{urls['MIXBIT_PREFECT_URL']}/api")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", urls["MIXBIT_MLFLOW_URL"])
+    for name, url in urls.items():
+        monkeypatch.setenv(name, url)
+    return lambda *words: CliRunner().invoke(devices_command, words, catch_exceptions=False)
+
+
+@pytest.fixture
+def device(board, host):
+    assert host("add", board.name).exit_code == 0
+    return find_device(board.name)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory):
+    def write(name, opset=21):
+        x = ir.Value(name="input", shape=ir.Shape(["batch", 3, 8, 8]), type=ir.TensorType(ir.DataType.FLOAT))
+        y = ir.Value(name="output", type=ir.TensorType(ir.DataType.FLOAT))
+        build, rng = Builder([x]), np.random.default_rng(len(name))
+        weight = build.constant("conv.weight", rng.standard_normal((16, 3, 3, 3)).astype(np.float32))
+        build.values[y] = build.node("Conv", [build.inputs[0], weight], "y", {"pads": [1] * 4}, node_name="conv")
+        metadata = describe(policy={"conv": ("float", "float")}, inputs={"of": name}, info=INFO)
+        path = tmp_path_factory.mktemp("network") / "conv.onnx"
+        path.write_bytes(to_bytes(build.model([y], opset=opset, ir_version=10), metadata))
+        return path
+
+    return write
+
+
+def request(path, limit_s=5.0, block_s=0.001, **settings):
+    models = dict.fromkeys(("model", "float", "w8a8"), path)
+    return request_for(models, [3, 8, 8], limit_s=limit_s, block_s=block_s, **settings)
+
+
+def long_request(path):
+    """Would measure for minutes."""
+    return request(path, limit_s=300.0, block_s=20.0)
+
+
+def listed(host, name):
+    return next(row for row in json.loads(host("--json").stdout) if row["name"] == name)
+
+
+def test_a_device_joins_is_added_measures_and_is_listed(host, device, network):
+    found = device.profile(request(network("first")))
+    assert found["layers"]["conv"]["executed"] == "float"
+    row = listed(host, device.name)
+    assert (row["state"], row["added"], row["last_job"]["state"]) == ("online", True, "COMPLETED")
+    assert row["fingerprint"] == device.fingerprint()
+    assert f"{device.name}  online" in host().stdout
+
+
+def test_a_file_altered_on_the_server_is_refused_and_sent_anew(device, network):
+    path = network("altered")
+    sha256 = remote._sha256(path)
+    address = f"{remote.os.environ['MLFLOW_TRACKING_URI']}{remote.ARTIFACTS}{remote.FOLDER}/{sha256}"
+    remote._send(address, "PUT", address, b"x" * path.stat().st_size)
+    assert device.profile(request(path))["layers"]
+
+
+def test_a_killed_job_is_one_line_and_the_next_one_runs(board, device, network):
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(device.profile, long_request(network("killed")))
+        until(lambda: board.processes("mixbit.devices.measure"), 60)
+        for process in board.processes("prefect.engine"):
+            process.kill()
+        with pytest.raises(remote.DeviceFault, match=f"device {board.name}: the job ended as crashed: .*-9") as caught:
+            lost.result(60)
+    assert "\n" not in str(caught.value)
+    until(lambda: not board.processes(), 10)
+    assert device.profile(request(network("next")))["layers"]
+
+
+def test_a_job_that_its_host_gives_up_really_stops_on_the_device(board, host, network):
+    assert host("add", board.name).exit_code == 0
+    code = "import sys, pickle; device, request = pickle.loads(sys.stdin.buffer.read()); device.profile(request)"
+
+    asker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    asker.stdin.write(pickle.dumps((find_device(board.name), long_request(network("given up")))))
+    asker.stdin.close()
+    until(lambda: board.processes("mixbit.devices.measure"), 60)
+    assert listed(host, board.name)["state"] == "busy"
+    asker.send_signal(2)
+    asker.wait(30)
+    until(lambda: not board.processes(), 40)
+    until(lambda: board.server.jobs(board.name)[0].state == "CANCELLED", 20)
+
+
+def test_two_hosts_queue_for_one_device(board, device, network):
+    path, before = network("queued"), {job.job_id for job in board.server.jobs(board.name, 50)}
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(device.profile, request(path)) for _ in range(2)]
+        assert all(one.result(120)["layers"] for one in done)
+    first, second = sorted(
+        (job for job in board.server.jobs(board.name, 50) if job.job_id not in before), key=lambda job: job.began
+    )
+    assert seconds(second.began) - seconds(first.began) >= first.took_s - 0.1
+
+
+def seconds(time_iso):
+    return datetime.fromisoformat(time_iso).timestamp()
+
+
+def test_a_file_too_new_for_the_runtime_is_one_line_with_its_opset(device, network):
+    with pytest.raises(remote.DeviceFault, match=r"the file model: ONNX Runtime refuses it.*The file is opset 99"):
+        device.profile(request(network("too new", opset=99)))
+
+
+def test_another_machine_of_the_same_name_is_refused(board, tmp_path, urls):
+    twin = Board(tmp_path / "twin", urls["MIXBIT_PREFECT_URL"], name=board.name)
+    twin.folder.mkdir()
+    command = [sys.executable, "-m", "mixbit.devices.command", "serve", "--name", board.name]
+    done = subprocess.run(
+        [*command, "--server", twin.url, "--folder", twin.folder], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"error: device {board.name}: another machine of this name is online" in done.stderr
+
+
+def test_an_unknown_device_names_those_that_joined(board, host):
+    with pytest.raises(MixbitError, match=rf"device moon: has not joined, expected .*{board.name}.*, got moon"):
+        host("add", "moon")
+
+
+def test_a_removed_device_is_unknown_here_and_there(host, urls):
+    name = "gone-device"
+    known.write(name, known.Announcement({"arch": "x"}, "2026-01-01T00:00:00+00:00"))
+    assert host("remove", name).stdout == f"removed {name}\n"
+    assert known.names() == []
+    assert name not in host().stdout
+
+
+@pytest.fixture
+def away(tmp_path, urls, host):
+    """A device that joined once, was added, and is offline; `start` brings it back."""
+    one = Board(tmp_path / "away", urls["MIXBIT_PREFECT_URL"])
+    join(one.name, one.url)
+    assert host("add", one.name).exit_code == 0
+    yield one
+    one.stop()
+
+
+def test_a_job_for_a_device_that_is_gone_is_withdrawn(away, network):
+    with pytest.raises(remote.DeviceFault, match=f"device {away.name}: went offline before it began the job"):
+        find_device(away.name).profile(request(network("withdrawn")))
+    assert [job.state for job in away.server.jobs(away.name)] == ["CANCELLED"]
+
+
+OFFLINE = "finetune: none\ndevices: [local, {}]\ndevice_wait_s: 0.5\nbaselines: []"
+
+
+def test_an_offline_device_leaves_the_run_partial_and_a_second_run_adds_its_figures(tiny, away):
+    cell = f"profile w4a4 {away.name}"
+    tiny.edit("finetune: {epochs: 1, batch_size: 16}", OFFLINE.format(away.name))
+    shutil.copytree(known.state_dir() / "devices", tiny.state / "devices")
+    first = tiny.mixbit("run", tiny.file)
+    assert first.returncode == 1
+    assert f"error: {cell}: device {away.name}: offline, waited 0.5 s." in first.stderr
+    assert f"partial: without {cell}; the same command adds what is missing" in first.stdout
+    assert [name for name, row in tiny.plan().items() if row["state"] != "cached"] == [cell]
+    assert f"{away.name}: as it announced itself" in tiny.mixbit("plan", tiny.file, "--offline").stdout
+    away.start()
+    assert tiny.computed() == [cell]
+
+
+@pytest.mark.slow
+def test_a_device_without_power_is_known_in_two_minutes_and_works_again_afterwards(board, device, network):
+    with ThreadPoolExecutor(1) as pool:
+        lost = pool.submit(device.profile, long_request(network("no power")))
+        until(lambda: board.processes("mixbit.devices.measure"), 60)
+        board.lose_power()
+        began_s = time.monotonic()
+        with pytest.raises(remote.DeviceFault, match="the device was lost during the job"):
+            lost.result(KNOWN_S + 60)
+    assert time.monotonic() - began_s < KNOWN_S
+    board.start()
+    assert device.profile(request(network("power again")))["layers"]
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory):
+    """Python of an environment with the extra `device` alone, from its lock; mixbit is installed, not on the path."""
+    folder = tmp_path_factory.mktemp("bare")
+    for name in ("mixbit", "policies", "tasks", "flows"):
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder / "source")
+    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
+    python = str(folder / "env" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements-device.lock"], check=True)
+    subprocess.run([*install, "--no-deps", folder / "source"], check=True)
+    return python
+
+
+@pytest.mark.slow
+def test_an_environment_of_the_device_extra_alone_joins_and_measures(bare_python, tmp_path, urls, host, network):
+    one = Board(tmp_path / "disk", urls["MIXBIT_PREFECT_URL"], python=bare_python, path="")
+    try:
+        one.start()
+        assert host("add", one.name).exit_code == 0
+        assert find_device(one.name).profile(request(network("bare")))["layers"]
+    finally:
+        one.stop()
+    absent = "import importlib.util as u; print([n for n in ('torch', 'mlflow', 'onnx', 'dvc') if u.find_spec(n)])"
+    assert subprocess.check_output([bare_python, "-I", "-c", absent], cwd=tmp_path, text=True) == "[]\n"
