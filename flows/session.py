@@ -116,7 +116,7 @@ class Session:
             )
         except DeviceFault as error:
             screen.failed(call.cell, str(error))
-            if call.name != "profile":  # a search waits for what a device measures for it
+            if call.stage != "profile":  # a search waits for what a device measures for it
                 raise StageError(call.cell, error) from error
             self.missing[call.cell] = error
             raise
