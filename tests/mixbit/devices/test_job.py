@@ -25,13 +25,13 @@ def blobs(tmp_path):
     return Blobs(tmp_path / "files", 10_000_000)
 
 
-def job_for(file, blobs, deadline_s=120.0, **settings):
+def job_for(file, blobs, deadline_s=120.0, block_s=0.001, **settings):
     """A job whose file is on the device already."""
     blobs.folder.mkdir(exist_ok=True)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     shutil.copy(file, blobs.folder / sha256)
     models = dict.fromkeys(("model", "float", "w8a8"), file)
-    request = request_for(models, [3, 8, 8], block_s=0.001, **settings).to_json() | {
+    request = request_for(models, [3, 8, 8], block_s=block_s, **settings).to_json() | {
         "models": dict.fromkeys(models, sha256)
     }
     source = {"url": "http://127.0.0.1:9/none", "size_bytes": file.stat().st_size}
@@ -54,7 +54,7 @@ def test_a_job_answers_with_figures_and_without_a_path_of_this_disk(convolution,
 
 def test_a_job_over_its_deadline_is_stopped_with_all_its_processes(convolution, blobs):
     began_s = time.monotonic()
-    answer = run_job(job_for(convolution, blobs, deadline_s=1.5, limit_s=60.0), blobs)
+    answer = run_job(job_for(convolution, blobs, deadline_s=1.5, block_s=20.0, limit_s=60.0), blobs)
     assert answer == {"fault": "deadline", "says": "the job was stopped at its deadline of 2 s"}
     assert time.monotonic() - began_s < 20
     assert programs(blobs) == []
