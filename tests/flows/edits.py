@@ -105,9 +105,9 @@ CODE, USER = 0, 1
 COMMENT = "# why\n"
 EDITS = {
     "a parameter": Edit(
-        text(USER, "tiny.yaml", "finetune:", "allocation: {alpha: 2.0}\nfinetune:"),
+        text(USER, "tiny.yaml", "alpha: 1.0", "alpha: 2.0"),
         {"policy w4a4"},
-        "params.alpha balanced → 2.0",
+        "params.alpha 1.0 → 2.0",
     ),
     "a parameter of fine-tuning": Edit(
         text(USER, "tiny.yaml", "finetune: {epochs: 1", "finetune: {learning_rate: 0.02, epochs: 1"),
