@@ -33,10 +33,10 @@ proxy: {fraction: 0.5}
 indicators:
   num_bits: [2, 4, 8]
   settings: {epochs: 1, batch_size: 16}
-allocation: {alpha: 1.0}
 budgets:
   w4a4: {bitops: w4a4}
 finetune: {epochs: 1, batch_size: 16}
+allocation: {alpha: 1.0}
 """
 
 
