@@ -39,24 +39,29 @@ def _misfits(declared: Declared, p: Parameters, layers: Layers) -> Iterator[Mixb
         given = next(iter(p.policies.values()))
         told.append(_told(declared, ("policy",), policy.given_policy, declared.files["policy"], layers, given))
     if e.indicators is not None and e.policy is None and not any(told):
-        told.append(_told(declared, ("layers",), policy.search_of, p.search, layers))
-        told.append(_told(declared, ("layers",), searched_layers, layers, e.fixed_layers, e.layers))
+        faults, search = _tried(declared, ("layers",), policy.search_of, p.search, layers)
+        told += [faults, _told(declared, ("layers",), searched_layers, layers, e.fixed_layers, e.layers)]
         if not any(told):
-            search, least = policy.search_of(p.search, layers), dict[str, int]()
-            told.append(_told(declared, ("groups",), lambda: least.update(least_of_each(search))))
-            told.append(list(_unaffordable(declared, p, layers, least)) if least else [])
+            faults, least = _tried(declared, ("groups",), least_of_each, search)
+            told.append(faults or list(_unaffordable(declared, p, layers, least)))
     yield from (fault for faults in told for fault in faults)
 
 
 def _told(declared: Declared, at: Location, check: Callable[..., object], *arguments: Any) -> list[MixbitError]:
     """The faults that `check` raises, with the line of the key they are about."""
+    return _tried(declared, at, check, *arguments)[0]
+
+
+def _tried(
+    declared: Declared, at: Location, check: Callable[..., Any], *arguments: Any
+) -> tuple[list[MixbitError], Any]:
+    """(the faults that `check` raises, with the line of the key they are about; what it returns without any)."""
     try:
-        check(*arguments)
+        return [], check(*arguments)
     except ConfigError as error:
-        return [_at(declared, at, fault) for fault in error.faults]
+        return [_at(declared, at, fault) for fault in error.faults], None
     except MixbitError as error:
-        return [_at(declared, at, error)]
-    return []
+        return [_at(declared, at, error)], None
 
 
 def _at(declared: Declared, at: Location, fault: MixbitError) -> MisuseError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from mixbit.config import Settings
+from mixbit.devices.device import FLOAT, W8A8
 from mixbit.experiment import Arguments, Reference
 from tasks.stage import Work
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 OUTPUTS = ("latency_table.json",)
 FACTS = ("torch", "onnx-ir", "onnxscript", "onnxruntime")
 
-FLOAT, W8A8 = "float", "w8a8"
 # Files that are open at once, float beside them.
 TOGETHER = 6
 ALIKE = ("kind", "in_channels", "out_channels", "groups", "weights", "macs", "calls")
@@ -66,9 +66,9 @@ def facts(params: Params) -> dict[str, str]:
     Raises:
         MisuseError: no such device.
     """
-    from mixbit.devices.device import find_device
+    from mixbit.devices.device import device_facts
 
-    return {f"device.{key}": value for key, value in find_device(params.device).fingerprint().items()}
+    return device_facts(params.device)
 
 
 def compute(work: Work, params: Params) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from mixbit.config import Settings
+from mixbit.devices.device import FLOAT, W8A8
 from mixbit.errors import MixbitError
 from mixbit.experiment import Arguments, Reference
 from mixbit.latency import cost_name, device_of, limit_us
@@ -21,7 +22,6 @@ from tasks.stage import Work
 
 OUTPUTS = ("policy.json", "choice.json")
 FACTS = ("torch", "onnx-ir", "onnxscript", "onnxruntime")
-FLOAT, W8A8 = "float", "w8a8"
 
 
 class Params(Settings):

@@ -39,9 +39,9 @@ def facts(params: Params) -> dict[str, str]:
     Raises:
         MisuseError: no such device.
     """
-    from mixbit.devices.device import find_device
+    from mixbit.devices.device import device_facts
 
-    return {f"device.{key}": value for key, value in find_device(params.device).fingerprint().items()}
+    return device_facts(params.device)
 
 
 def compute(work: Work, params: Params) -> dict[str, float]:

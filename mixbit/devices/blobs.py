@@ -68,8 +68,7 @@ class Blobs:
         path = self.folder / sha256
         if not path.is_file():
             return False
-        with path.open("rb") as file:
-            good = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        good = sha256_of(path) == sha256
         if good:
             os.utime(path)
         else:
@@ -102,6 +101,12 @@ class Blobs:
         what = "no space left on the device's disk" if full else f"can't be written: {error.strerror or error}"
         hint = "Free some, or serve with a --folder on another disk" if full else "Serve with another --folder"
         return MixbitError("device cache", what, hint=hint)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _opened(url: str) -> Any:

@@ -9,19 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from mixbit.devices.device import FLOAT, Request
-from mixbit.devices.measure import (
-    Round,
-    bound_call,
-    contention,
-    run_rounds,
-    seconds,
-    timed_calls,
-    usable_rounds,
-    with_limits,
-)
+from mixbit.devices.measure import Round, conditions, ratio, seconds, timed_rounds, usable_rounds, with_limits
 from mixbit.devices.parent import end_with_parent
 
 
@@ -33,25 +22,17 @@ def compare(request: Request) -> dict[str, Any]:
         "clock"}. `latency_us` is the median ratio times the median of float: drift between rounds cancels out.
     """
     request = with_limits(request)
-    rng = np.random.default_rng(request.seed)
-    calls = {name: bound_call(path, request, rng) for name, path in request.models.items()}
-    timed = {name: timed_calls(call, request) for name, call in calls.items()}
-    rounds = run_rounds(calls, timed, request, rng)
+    _, rounds = timed_rounds(request)
     usable = usable_rounds(rounds, request)
-    return {
-        "models": {name: _figures(name, usable, request) for name in request.models},
-        "rounds": {"kept": len(usable), "discarded": len(rounds) - len(usable)},
-        "contention": contention(rounds, request),
-        "clock": "cpu" if request.threads == 1 else "wall",
-    }
+    return {"models": {name: _figures(name, usable, request) for name in request.models}} | conditions(
+        rounds, usable, request
+    )
 
 
 def _figures(name: str, rounds: Sequence[Round], request: Request) -> dict[str, Any]:
     reference = statistics.median(seconds(entry[FLOAT], request) for entry in rounds)
-    ratios = [seconds(entry[name], request) / seconds(entry[FLOAT], request) for entry in rounds]
-    p10, median, p90 = (float(np.quantile(ratios, q)) for q in (0.1, 0.5, 0.9))
-    spread = {"median": median, "p10": p10, "p90": p90}
-    return {"latency_us": median * reference * 1e6, "ratio_to_float": spread}
+    spread = ratio(name, FLOAT, rounds, request)
+    return {"latency_us": spread["median"] * reference * 1e6, "ratio_to_float": spread}
 
 
 if __name__ == "__main__":

@@ -92,6 +92,15 @@ def find_device(name: str) -> Device:
     return RemoteDevice(name, announced)
 
 
+def device_facts(name: str) -> dict[str, str]:
+    """The device's fingerprint as facts of a stage: figures of another machine, governor or runtime are not these.
+
+    Raises:
+        MisuseError: no such device.
+    """
+    return {f"device.{key}": value for key, value in find_device(name).fingerprint().items()}
+
+
 def request_for(models: Mapping[str, Path], input_shape: list[int], **settings: Any) -> Request:
     """A request; files by absolute path."""
     files = {name: str(path.resolve()) for name, path in models.items()}

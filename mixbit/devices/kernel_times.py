@@ -10,14 +10,13 @@ Run as a program: request JSON on standard input, times JSON on standard output.
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 from mixbit.devices.device import Request
-from mixbit.devices.layer_times import TIMED_CALLS, WARM_CALLS, Profiled, hot_calls, middle
+from mixbit.devices.layer_times import Profiled, hot_calls, middle, run_blocks
 from mixbit.devices.onnx_file import read_metadata
 from mixbit.devices.parent import end_with_parent
 
@@ -35,11 +34,7 @@ def kernel_times(request: Request) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Profiled(request, name, Path(folder)) for name in request.models}
-        rounds, end = 0, time.perf_counter() + request.limit_s
-        while rounds < MIN_ROUNDS or (rounds < request.rounds and time.perf_counter() < end):
-            for file in files.values():
-                file.run(WARM_CALLS + TIMED_CALLS)
-            rounds += 1
+        run_blocks(list(files.values()), MIN_ROUNDS, request.rounds, request.limit_s)
         return {name: _times(file, Path(request.models[name])) for name, file in files.items()}
 
 

@@ -43,11 +43,7 @@ def layer_times(request: Request) -> dict[str, Any]:
     layers = list(read_metadata(Path(request.models[MODEL]))["policy"])
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Profiled(request, name, Path(folder)) for name in (MODEL, FLOAT)}
-        rounds, end = 0, time.perf_counter() + LIMIT_S
-        while rounds < MIN_ROUNDS or (rounds < MAX_ROUNDS and time.perf_counter() < end):
-            for file in files.values():
-                file.run(WARM_CALLS + TIMED_CALLS)
-            rounds += 1
+        run_blocks(list(files.values()), MIN_ROUNDS, MAX_ROUNDS, LIMIT_S)
         found = {name: file.times(layers) for name, file in files.items()}
         depthwise = files[FLOAT].depthwise
     return {
@@ -115,6 +111,15 @@ class Profiled:
         """Layer -> names of its kernels, for the layers that can be told apart."""
         own = kernel_nodes(layers, read_nodes(self._file), read_nodes(self._dump.read_bytes()))
         return {layer: {node.name for node in nodes} for layer, nodes in own.items() if nodes}
+
+
+def run_blocks(files: Sequence[Profiled], least: int, most: int, limit_s: float) -> None:
+    """Blocks of calls, each file in turn: `least` rounds, and up to `most` while the time lasts."""
+    rounds, end = 0, time.perf_counter() + limit_s
+    while rounds < least or (rounds < most and time.perf_counter() < end):
+        for file in files:
+            file.run(WARM_CALLS + TIMED_CALLS)
+        rounds += 1
 
 
 def hot_calls(events: Sequence[Mapping[str, Any]]) -> list[Call]:

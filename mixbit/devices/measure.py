@@ -50,11 +50,16 @@ def measure(request: Request) -> dict[str, Any]:
         "rounds": {"kept", "discarded"}, "contention": {"median", "p90", "alarm"}, "clock": "cpu" or "wall"}.
     """
     request = with_limits(request)
+    timed, rounds = timed_rounds(request)
+    return summarize(rounds, request) | {"timed_calls": timed}
+
+
+def timed_rounds(request: Request) -> tuple[dict[str, int], list[Round]]:
+    """(calls that a block times, by model; rounds) of all models of a request within its limits."""
     rng = np.random.default_rng(request.seed)
     calls = {name: bound_call(path, request, rng) for name, path in request.models.items()}
     timed = {name: timed_calls(call, request) for name, call in calls.items()}
-    rounds = run_rounds(calls, timed, request, rng)
-    return summarize(rounds, request) | {"timed_calls": timed}
+    return timed, run_rounds(calls, timed, request, rng)
 
 
 def with_limits(request: Request) -> Request:
@@ -128,7 +133,13 @@ def summarize(rounds: Sequence[Round], request: Request) -> dict[str, Any]:
     references = [name for name in (FLOAT, W8A8) if name in request.models]
     return {
         "latency_us": {name: _latency(name, usable) for name in request.models},
-        "ratios": {name: _ratio(name, usable, request) for name in references},
+        "ratios": {name: ratio(MODEL, name, usable, request) for name in references},
+    } | conditions(rounds, usable, request)
+
+
+def conditions(rounds: Sequence[Round], usable: Sequence[Round], request: Request) -> dict[str, Any]:
+    """Under which figures of rounds came about: how many count, who else was on the machine, by which clock."""
+    return {
         "rounds": {"kept": len(usable), "discarded": len(rounds) - len(usable)},
         "contention": contention(rounds, request),
         "clock": "cpu" if request.threads == 1 else "wall",
@@ -143,8 +154,9 @@ def _latency(name: str, rounds: Sequence[Round]) -> dict[str, float]:
     }
 
 
-def _ratio(reference: str, rounds: Sequence[Round], request: Request) -> dict[str, float]:
-    values = [seconds(entry[MODEL], request) / seconds(entry[reference], request) for entry in rounds]
+def ratio(model: str, reference: str, rounds: Sequence[Round], request: Request) -> dict[str, float]:
+    """Median and spread, over rounds, of what one model takes relative to another."""
+    values = [seconds(entry[model], request) / seconds(entry[reference], request) for entry in rounds]
     return {name: float(np.quantile(values, q)) for name, q in (("median", 0.5), ("p10", 0.1), ("p90", 0.9))}
 
 

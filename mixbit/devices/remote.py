@@ -1,6 +1,6 @@
 """A device on another machine: its files go through the artifact server, its job through the server it has joined."""
 
-import hashlib
+import json
 import os
 import time
 import urllib.error
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixbit.devices.blobs import sha256_of
 from mixbit.devices.device import MODEL, Request
 from mixbit.devices.fingerprint import fingerprint_sha256
 from mixbit.devices.known import JOB_FORMAT, Announcement, write
@@ -64,7 +65,7 @@ class RemoteDevice:
 
     def _asked(self, what: str, request: Request) -> dict[str, Any]:
         files = {name: Path(path) for name, path in request.models.items()}
-        names = {name: _sha256(path) for name, path in files.items()}
+        names = {name: sha256_of(path) for name, path in files.items()}
         contents = {names[name]: path for name, path in files.items()}
         wanted = request.to_json() | {"models": names}
         answer: dict[str, Any] = {}
@@ -190,8 +191,6 @@ def offered(files: dict[str, Path], *, anew: bool) -> dict[str, Any]:
 
 
 def _listed(url: str) -> dict[str, int]:
-    import json
-
     found = json.loads(_send(url, "GET", f"{url}{ARTIFACTS.rstrip('/')}?path={FOLDER}"))
     return {Path(one["path"]).name: int(one.get("file_size") or -1) for one in found.get("files", [])}
 
@@ -210,11 +209,6 @@ def _send(url: str, method: str, address: str, body: Any = None, headers: dict[s
         raise DeviceFault(
             url, f"the artifact server does not answer ({cause})", hint="Is it up? `mixbit status`"
         ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stop_quietly(server: Server, job_id: str) -> None:

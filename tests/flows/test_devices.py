@@ -1,7 +1,6 @@
 """A device that joins real servers as a process of its own: jobs, faults, what a user sees."""
 
 import json
-import pickle
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from click.testing import CliRunner
 
 from flows.devices import devices_command
 from mixbit.devices import known, remote
+from mixbit.devices.blobs import sha256_of
 from mixbit.devices.device import find_device, request_for
 from mixbit.errors import MixbitError
 from mixbit.export.build import Builder
@@ -92,7 +92,7 @@ def test_a_device_joins_is_added_measures_and_is_listed(host, device, network):
 
 def test_a_file_altered_on_the_server_is_refused_and_sent_anew(device, network):
     path = network("altered")
-    sha256 = remote._sha256(path)
+    sha256 = sha256_of(path)
     address = f"{remote.os.environ['MLFLOW_TRACKING_URI']}{remote.ARTIFACTS}{remote.FOLDER}/{sha256}"
     remote._send(address, "PUT", address, b"x" * path.stat().st_size)
     assert device.profile(request(path))["layers"]
@@ -113,11 +113,12 @@ def test_a_killed_job_is_one_line_and_the_next_one_runs(board, device, network):
 
 def test_a_job_that_its_host_gives_up_really_stops_on_the_device(board, host, network):
     assert host("add", board.name).exit_code == 0
-    code = "import sys, pickle; device, request = pickle.loads(sys.stdin.buffer.read()); device.profile(request)"
-
-    asker = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    asker.stdin.write(pickle.dumps((find_device(board.name), long_request(network("given up")))))
-    asker.stdin.close()
+    code = (
+        "import json, sys; from mixbit.devices.device import Request, find_device\n"
+        "find_device(sys.argv[1]).profile(Request(**json.loads(sys.argv[2])))"
+    )
+    asked = json.dumps(long_request(network("given up")).to_json())
+    asker = subprocess.Popen([sys.executable, "-c", code, board.name, asked], cwd=ROOT, stderr=subprocess.DEVNULL)
     until(lambda: board.processes("mixbit.devices.measure"), 60)
     assert listed(host, board.name)["state"] == "busy"
     asker.send_signal(2)

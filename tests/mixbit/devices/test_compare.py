@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from mixbit.devices import compare as comparing
+from mixbit.devices import measure
+from mixbit.devices.compare import compare
 from mixbit.devices.device import Request, find_device, request_for
 from mixbit.devices.measure import Block
 
@@ -10,9 +11,9 @@ from mixbit.devices.measure import Block
 def test_a_latency_is_the_ratio_within_rounds_times_floats_own(monkeypatch):
     # The machine gets slower by half in the second round: the ratio does not.
     rounds = [{"float": Block(s, s), "x": Block(s / 4, s / 4)} for s in (1e-3, 1.5e-3, 1e-3)]
-    monkeypatch.setattr(comparing, "bound_call", lambda *_: lambda: None)
-    monkeypatch.setattr(comparing, "run_rounds", lambda *_: rounds)
-    found = comparing.compare(Request({"float": "f", "x": "x"}, (1, 2, 2)))["models"]
+    monkeypatch.setattr(measure, "bound_call", lambda *_: lambda: None)
+    monkeypatch.setattr(measure, "run_rounds", lambda *_: rounds)
+    found = compare(Request({"float": "f", "x": "x"}, (1, 2, 2)))["models"]
     assert found["x"]["latency_us"] == pytest.approx(250)
     assert found["x"]["ratio_to_float"] == pytest.approx({"median": 0.25, "p10": 0.25, "p90": 0.25})
 
