@@ -22,6 +22,7 @@ from mixbit.models.mobilenet import mobilenet_v2
 from mixbit.models.quantize import build_quantized
 from mixbit.models.resnet import resnet8, resnet20
 from mixbit.models.resnet_deep import resnet18, resnet50
+from mixbit.models.settle import settle_
 
 NETWORKS = {
     "resnet8": (resnet8, 10), "resnet20": (resnet20, 10),
@@ -50,6 +51,7 @@ def mean_four(layers: list[dict]) -> list[int]:
 def row(model: torch.nn.Module, layers: dict, policy: dict, num_classes: int) -> dict[str, float]:
     """One file."""
     quantized = build_quantized(model, layers, policy, torch.randn(2, *SHAPE))
+    settle_(quantized)
     lowered = lower_packed(marker_graph(quantized, SHAPE))
     info = INFO | {"labels": [str(label) for label in range(num_classes)]}
     inputs = dict.fromkeys(("dataset", "finetuned_model", "info", "layers", "policy"), "0" * 64)

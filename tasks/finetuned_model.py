@@ -24,6 +24,7 @@ class Params(Settings):
 
     `finetune: none` calibrates, and re-estimates BatchNorm on the proxy unless every layer is float. Training starts
     from the super-net when that is an input and `finetune.start` does not say float, otherwise from the float model.
+    Last, scales and biases are settled on 16-bit numbers, which is how the deployed file holds them.
     """
 
     factory: Reference
@@ -48,6 +49,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
 
     from mixbit.models.build import build_model, load_checkpoint_
     from mixbit.models.quantize import save_quantized
+    from mixbit.models.settle import settle_
     from mixbit.training.batches import read_info, read_pictures
     from mixbit.training.evaluate import evaluate
     from mixbit.training.numerics import fixed_numerics
@@ -66,6 +68,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
             _finetune_(quantized, model, (train, val), work, params)
         elif _is_quantized(work):
             reestimate_batchnorm_(quantized, proxy)
+        settle_(quantized)
         result = evaluate(quantized, val.x, val.y, info, task)
     save_file(save_quantized(quantized), work.out / "finetuned_model.safetensors")
     return {"val_metric": result.metric, "val_loss": result.loss}

@@ -111,7 +111,7 @@ def _trail(layer: str, written: Sequence[Node]) -> frozenset[str]:
 
 def _belongs(node: Node, layer: str, trail: AbstractSet[str]) -> bool:
     if node.op_type in INT8_KERNELS:
-        return _layer(node.inputs[3]) == layer
+        return layer in {_layer(node.name), _layer(node.inputs[3])}
     if node.op_type not in FLOAT_KERNELS:
         return False
     names = (node.name, *node.inputs[1:3])

@@ -70,7 +70,7 @@ def _stretch(
     # Plus zero, from one scale to a finer: runtimes fuse this to a single vectorized sum of bytes (their product takes
     # twice as long, a BitShift of bytes four times).
     same = plus_zero(build, build.step("DequantizeLinear", list(read)))
-    scale = build.constant(f"{name}.scale/{factor}", quantizer.scale / np.float32(factor))
+    scale = build.step("Div", [read[1], build.shared(f"float{factor}", np.array(factor, np.float32))])
     zero = _byte(build, 255 - factor * quantizer.quant_max)
     return build.node("QuantizeLinear", [same, scale, zero], f"{name}.codes"), scale, zero
 
@@ -79,7 +79,8 @@ def plus_zero(build: Builder, x: ir.Value) -> ir.Value:
     """x, such that a dequantization before and a quantization after become one kernel on bytes."""
     zero, none = f"{SHARED}zero.dq", build.shared("byte0", np.array(0, np.uint8))
     if zero not in build.named:
-        build.node("DequantizeLinear", [none, build.shared("one.scale", np.array(1, np.float32))], zero)
+        with build.apart():
+            build.node("DequantizeLinear", [none, build.shared("one.scale", np.array(1, np.float32))], zero)
     return build.step("Add", [x, build.named[zero]])
 
 

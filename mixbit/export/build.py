@@ -1,6 +1,8 @@
 """Writing a new ONNX graph node by node."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -11,7 +13,21 @@ import onnx_ir as ir
 Array = npt.NDArray[Any]
 
 SHARED = "#"
+PIECES = "pieces"
 INT4, INT2 = np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Nodes that belong together, in order.
+
+    Attributes:
+        kind: what they do.
+        nodes: of the graph being written.
+    """
+
+    kind: str
+    nodes: list[ir.Node]
 
 
 class Builder:
@@ -24,6 +40,23 @@ class Builder:
         self.outputs: list[ir.Value] = []
         self.values: dict[ir.Value, ir.Value] = dict(zip(inputs, self.inputs, strict=True))
         self.named: dict[str, ir.Value] = {str(value.name): value for value in self.inputs}
+        self.pieces: list[Piece] = []
+        self._piece: Piece | None = None
+
+    @contextlib.contextmanager
+    def piece(self, kind: str) -> Iterator[None]:
+        """Nodes made within belong together: pieces of one kind may become calls of a function, see `compact.py`."""
+        self._piece = Piece(kind, [])
+        self.pieces.append(self._piece)
+        yield
+        self._piece = None
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Nodes made within belong to no piece: others read them too."""
+        held, self._piece = self._piece, None
+        yield
+        self._piece = held
 
     def constant(self, name: str, array: Array) -> ir.Value:
         """An initializer; the same name is written once, with one content."""
@@ -56,6 +89,8 @@ class Builder:
         assert name not in self.named, name
         self.named[name] = node.outputs[0]
         self.nodes.append(node)
+        if self._piece is not None:
+            self._piece.nodes.append(node)
         return node.outputs[0]
 
     def step(self, op: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None) -> ir.Value:
@@ -106,4 +141,6 @@ class Builder:
             opset_imports={"": opset},
             name="mixbit",
         )
-        return ir.Model(graph, ir_version=ir_version, producer_name="mixbit")
+        model = ir.Model(graph, ir_version=ir_version, producer_name="mixbit")
+        model.meta[PIECES] = self.pieces
+        return model

@@ -51,7 +51,7 @@ class Stored:
     def of(cls, model: ir.Model, quantizer: FakeQuant, tensor: str) -> "Stored":
         """How a lowered model stores one tensor."""
         reader = next(node for node in model.graph if node.op_type == "DequantizeLinear" and _reads(node, tensor))
-        scale, zero_point = constant(reader.inputs[1]).astype(np.float32), constant(reader.inputs[2])
+        scale, zero_point = _scale(reader.inputs[1]), constant(reader.inputs[2])
         factor = int(np.rint(quantizer.scale / scale))
         return cls(factor, int(zero_point) + factor * quantizer.quant_min)
 
@@ -160,6 +160,15 @@ def _compare(found: Array, expected: Array, ratio: Array) -> TensorCheck:
     # A flip by more than one code is never a tie.
     off_tie |= np.abs(found[unequal].astype(int) - expected[unequal].astype(int)) > 1
     return TensorCheck(expected.size, int(unequal.sum()), int(off_tie.sum()))
+
+
+def _scale(value: ir.Value | None) -> Array:
+    maker = None if value is None else value.producer()
+    if maker is None:
+        return constant(value).astype(np.float32)
+    scale, factor = (constant(given) for given in maker.inputs)
+    quotient: Array = scale / factor
+    return quotient
 
 
 def _reads(node: ir.Node, tensor: str) -> bool:

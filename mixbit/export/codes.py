@@ -48,8 +48,12 @@ def stretch_factor(num_bits: int) -> int:
 
 
 def bias_codes(bias: Array, scale: Array) -> npt.NDArray[np.int32]:
-    """int32 codes of a float bias, [C] each; `scale` may be negative but not zero."""
-    codes = np.rint(np.asarray(bias, np.float64) / np.asarray(scale, np.float64))
+    """int32 codes of a float bias, [C] each; `scale` may be negative but not zero.
+
+    In float32, as a runtime computes them from a stored float bias. Beyond 2^22 steps float32 has no room for half a
+    step; there a whole one is less than the rounding of the bias itself.
+    """
+    codes = np.rint(np.asarray(bias, np.float32) / np.asarray(scale, np.float32)).astype(np.float64)
     return np.clip(codes, -(2**31), 2**31 - 1).astype(np.int32)
 
 

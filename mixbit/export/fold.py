@@ -8,10 +8,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from mixbit.export.codes import bias_codes
+from mixbit.export.sixteen import snapped, snapped_scale
 from mixbit.export.marker import constant
 
 Array = npt.NDArray[Any]
 
+# What float32 arithmetic may have added to a number that was settled on 16 bits, as a share of what it was made from.
+ROUNDING = 2.0**-22
 # A channel whose bias needs more steps than this has weights that no longer matter beside it (BatchNorm gamma near 0).
 LARGEST_BIAS_CODE = 2**30
 DEAD_CHANNEL_STEPS = 2**20
@@ -19,7 +22,12 @@ DEAD_CHANNEL_STEPS = 2**20
 
 @dataclass(frozen=True)
 class Affine:
-    """y = multiplier * layer(x without bias) + bias, per output channel, float64 [C]."""
+    """y = multiplier * layer(x without bias) + bias, per output channel, float64 [C].
+
+    Attributes:
+        multiplier: gamma / sqrt(variance + eps), or 1.
+        bias: a float16 or bfloat16 number in every channel where it was settled on these; `mixbit.models.settle`.
+    """
 
     multiplier: Array
     bias: Array
@@ -57,35 +65,43 @@ def affine(bias: Array | None, batchnorm: ir.Node | None, channels: int) -> Affi
         return None
     bias = np.zeros(channels) if bias is None else bias.astype(np.float64)
     if batchnorm is None:
-        return Affine(np.ones(channels), bias)
+        return Affine(np.ones(channels), bias)  # settled or not: 16-bit numbers are float32 numbers
     gamma, beta, mean, variance = (constant(value).astype(np.float64) for value in batchnorm.inputs[1:5])
     multiplier = gamma / np.sqrt(variance + batchnorm.attributes["epsilon"].as_float())
-    return Affine(multiplier, beta + multiplier * (bias - mean))
+    moved = multiplier * (bias - mean)
+    slack = ROUNDING * (np.abs(beta) + np.abs(moved))
+    return Affine(multiplier, snapped(beta + moved, slack))
 
 
 def integers(
-    codes: npt.NDArray[np.int8], weight_scale: Array, activation_scale: np.float32, map_: Affine | None
+    codes: npt.NDArray[np.int8],
+    weight_scale: Array,
+    activation_scale: np.float32,
+    map_: Affine | None,
+    shift: int = 0,
 ) -> Integers:
     """Fold an affine map into scale and bias; the codes stay, so nothing is quantized twice.
 
     Args:
         codes: int8 [C, ...].
-        weight_scale: float32 [] or [C], of the codes as the kernel sees them (shifted).
-        activation_scale: of the layer's input as the kernel sees it (shifted).
+        weight_scale: float32 [] or [C], of the codes.
+        activation_scale: of the layer's input as the kernel sees it (stretched).
         map_: bias and BatchNorm.
+        shift: bits by which the kernel sees the codes shifted left.
     """
     channels = codes.shape[0]
     scale = np.broadcast_to(np.asarray(weight_scale, np.float64).reshape(-1), (channels,))
     if map_ is None:
-        folded = scale.astype(np.float32)
+        folded = scale.astype(np.float32) / np.float32(1 << shift)
         return Integers(codes, folded, None, activation_scale * folded)
     folded = (scale * map_.multiplier).astype(np.float32)
+    folded = snapped_scale(folded, ROUNDING * np.abs(folded)) / np.float32(1 << shift)
     dead = np.abs(map_.bias) > LARGEST_BIAS_CODE * np.abs(folded.astype(np.float64) * activation_scale)
     dead |= np.abs(folded * activation_scale) < np.finfo(np.float32).tiny
     if dead.any():
         codes = codes.copy()
         codes[dead] = 0
         live = np.maximum(np.abs(map_.bias), np.finfo(np.float32).eps) / DEAD_CHANNEL_STEPS / activation_scale
-        folded[dead] = live[dead]
+        folded[dead] = 2.0 ** np.rint(np.log2(live[dead]))  # any will do: one that 16 bits hold
     bias_scale = activation_scale * folded
     return Integers(codes, folded, bias_codes(map_.bias, bias_scale), bias_scale)

@@ -12,13 +12,14 @@ import numpy as np
 import onnx_ir as ir
 
 from mixbit.export.activations import UNBOUNDED, emit_activation, plus_zero
-from mixbit.export.build import INT2, Builder
+from mixbit.export.build import INT2, SHARED, Builder
 from mixbit.export.codes import broadcast, stretch_factor, weight_codes, weight_shift
 from mixbit.export.containers import emit_codes
-from mixbit.export.fold import Integers, integers
+from mixbit.export.fold import integers
 from mixbit.export.layers import Layer, find_layers
 from mixbit.export.marker import FakeQuant, constant, is_marker, read_marker
 from mixbit.export.ref import emit_weight, is_weight
+from mixbit.export.storage import emit_bias, emit_float_bias, emit_scale
 
 OPSET, IR_VERSION = 21, 10
 INT2_OPSET, INT2_IR_VERSION = 25, 13
@@ -100,12 +101,13 @@ def _emit_quantizer(
         pool, source = _pool(build, maker), _source(maker)
     x = build.read(source)
     assert x is not None
-    if is_marker(maker):  # from the 8 bits of a kernel's output to the policy's
-        x = plus_zero(build, x)
     stretch, limits = stretches[node.outputs[0]], bounds.get(source, UNBOUNDED)
-    return emit_activation(
-        build, quantizer, x, quantizer.label, stretch=stretch, bounds=limits, pool=pool, forced=forced
-    )
+    with build.piece("Q"):
+        if is_marker(maker):  # from the 8 bits of a kernel's output to the policy's
+            x = plus_zero(build, x)
+        return emit_activation(
+            build, quantizer, x, quantizer.label, stretch=stretch, bounds=limits, pool=pool, forced=forced
+        )
 
 
 def _pools_codes(node: ir.Node) -> bool:
@@ -126,7 +128,8 @@ def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int])
     if layer.quantizer is None:
         weight, bias = _float_constants(build, layer)
     else:
-        weight, bias = _integer_constants(build, layer, layer.quantizer, stretches)
+        with build.piece("W"):
+            weight, bias = _integer_constants(build, layer, layer.quantizer, stretches)
     inputs = [weight] if bias is None else [weight, bias]
     name, output = str(layer.node.name), str(layer.node.outputs[0].name)
     if layer.node.op_type != "MatMul":
@@ -170,20 +173,20 @@ def _integer_constants(
     name, maker, map_ = str(layer.node.name), _source(layer.node).producer(), layer.map
     codes = weight_codes(constant(layer.weight), quantizer.scale, quantizer.quant_min, quantizer.quant_max)
     shift = weight_shift(quantizer.num_bits)
-    scale = quantizer.scale / np.float32(1 << shift)
     activation_scale = _scale_in_kernel(maker, stretches) if maker is not None and is_marker(maker) else None
-    fixed = integers(codes, scale, activation_scale or np.float32(1), map_)
+    fixed = integers(codes, quantizer.scale, activation_scale or np.float32(1), map_, shift)
     # All calls of a layer share its codes, unless folding changed them.
     owner = layer.name if fixed.codes is codes else name if name != layer.name else f"{name}:1"
-    weight = _emit_weight(build, layer, fixed, emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift))
+    unpacked = emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift)
+    scales = emit_scale(build, name, fixed.scale, shift)
+    weight = _emit_weight(build, layer, unpacked, scales, len(fixed.scale))
     if fixed.bias is None or map_ is None:
         return weight, None
     if activation_scale is None:
-        return weight, build.constant(f"{name}.bias", map_.bias.astype(np.float32))
+        return weight, emit_float_bias(build, name, map_.bias)
     # The bias's scale is this product to the last bit; four bytes a channel less than storing it.
-    product = build.step("Mul", [build.constant(f"{name}.scale", fixed.scale), _scale_of(build, layer)])
-    bias = [build.constant(f"{name}.bias", fixed.bias), product]
-    return weight, build.node("DequantizeLinear", bias, f"{name}.b", {"axis": 0})
+    product = build.step("Mul", [scales, _scale_of(build, layer)])
+    return weight, emit_bias(build, name, map_.bias, fixed.bias, product)
 
 
 def _scale_in_kernel(activation: ir.Node, stretches: Mapping[ir.Value, int]) -> np.float32:
@@ -199,12 +202,20 @@ def _scale_of(build: Builder, layer: Layer) -> ir.Value:
     return scale
 
 
-def _emit_weight(build: Builder, layer: Layer, fixed: Integers, codes: ir.Value) -> ir.Value:
-    name, channels = str(layer.node.name), len(fixed.scale)
-    inputs = [codes, build.constant(f"{name}.scale", fixed.scale)]
+def _emit_weight(build: Builder, layer: Layer, codes: ir.Value, scales: ir.Value, channels: int) -> ir.Value:
+    inputs = [codes, scales]
     if layer.op_type == "Gemm":  # without a zero point ONNX Runtime does not see a quantized Gemm
-        inputs.append(build.shared(f"zeros{channels}", np.zeros(channels, np.int8)))
-    return build.node("DequantizeLinear", inputs, f"{name}.dq", {"axis": 0})
+        inputs.append(_zeros(build, channels))
+    return build.node("DequantizeLinear", inputs, f"{layer.node.name}.dq", {"axis": 0})
+
+
+def _zeros(build: Builder, count: int) -> ir.Value:
+    """int8 [count], made when the file is loaded."""
+    name = f"{SHARED}zeros{count}"
+    if name not in build.named:
+        with build.apart():
+            build.node("Expand", [build.shared("int0", np.array(0, np.int8)), _shape(build, (count,))], name)
+    return build.named[name]
 
 
 def _swallowed(node: ir.Node) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ from safetensors.torch import load, load_file
 
 from mixbit.models.build import build_model
 from mixbit.models.quantize import load_quantized
+from mixbit.models.settle import SCALE_UNIT
 from mixbit.policy import dump_policy, load_policy
 from mixbit.training.batches import read_info, read_pictures
 from mixbit.training.evaluate import evaluate
@@ -87,14 +88,24 @@ def test_an_all_float_policy_without_finetuning_is_the_float_model_itself(inputs
     assert all(torch.equal(tensors[name], given[name]) for name in given)
 
 
-def test_without_finetuning_only_batchnorm_statistics_and_scales_differ_from_float(inputs, tmp_path):
+def test_without_finetuning_weights_stay_and_batchnorms_and_biases_hardly_move(inputs, tmp_path):
     files = under(inputs, tmp_path, 4, 4, supernet=False)
     saved, figures = run(finetuned_model, files, tmp_path / "stage", NONE)
     tensors, given = load(saved["finetuned_model.safetensors"]), load_file(files["float_model"])
     changed = {name for name in given if not torch.equal(tensors[name], given[name])}
-    assert changed
-    assert all("running_" in name or "num_batches" in name for name in changed)
+    settled = {name for name in changed if "running_" not in name and "num_batches" not in name}
+    assert settled
+    assert changed - settled
+    assert all(tensors[name].ndim == 1 for name in settled)
+    assert all(torch.allclose(tensors[name], given[name], rtol=2**-9, atol=2**-9) for name in settled)
     assert figures["val_metric"] > 0.5
+
+
+def test_the_saved_scales_of_a_layer_without_batchnorm_are_16_bit_numbers(inputs, tmp_path):
+    saved, _ = run(finetuned_model, under(inputs, tmp_path, 4, 4), tmp_path / "stage", FINETUNE)
+    tensors = load(saved["finetuned_model.safetensors"])
+    for held in (tensors["fc.weight_quantizer.scale"] / SCALE_UNIT, tensors["fc.bias"]):
+        assert torch.equal(held, held.half().float())
 
 
 def test_finetuning_does_not_touch_its_inputs_nor_need_a_test_split(inputs, tmp_path):

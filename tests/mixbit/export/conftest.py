@@ -11,6 +11,7 @@ from mixbit.export.packed import lower_packed
 from mixbit.export.save import to_bytes
 from mixbit.models.graph import describe_layers
 from mixbit.models.quantize import build_quantized
+from mixbit.models.settle import settle_
 
 SHAPE = (3, 9, 9)
 WIDTHS = [(8, 8), (3, 5), (5, 3), (6, 7), (2, 6), (7, 2), (4, 4), (8, 8)]
@@ -53,7 +54,9 @@ class Case:
     recorded: Recorded
 
 
-def make_case(widths: list, shape: tuple = SHAPE, network: nn.Module | None = None) -> Case:
+def make_case(
+    widths: list, shape: tuple = SHAPE, network: nn.Module | None = None, *, settled: bool = True
+) -> Case:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     network = (network or Small()).eval()
@@ -67,6 +70,8 @@ def make_case(widths: list, shape: tuple = SHAPE, network: nn.Module | None = No
     layers = describe_layers(network, shape)
     policy = make_policy(layers, widths)
     model = build_quantized(network, layers, policy, x[:32])
+    if settled:
+        settle_(model)
     marked = marker_graph(model, shape)
     recorded = record(model, activation_quantizers(marked), x)
     return Case(model, policy, layers, marked, to_bytes(lower_packed(marked)), x, recorded)
