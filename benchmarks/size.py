@@ -13,6 +13,7 @@ import torch
 from machine import machine
 
 from mixbit.costs import policy_costs
+from mixbit.export.compact import compact
 from mixbit.export.marker import marker_graph
 from mixbit.export.packed import lower_packed
 from mixbit.export.save import describe, to_bytes
@@ -55,7 +56,7 @@ def row(model: torch.nn.Module, layers: dict, policy: dict, num_classes: int) ->
     lowered = lower_packed(marker_graph(quantized, SHAPE))
     info = INFO | {"labels": [str(label) for label in range(num_classes)]}
     inputs = dict.fromkeys(("dataset", "finetuned_model", "info", "layers", "policy"), "0" * 64)
-    file_bytes = len(to_bytes(lowered, describe(policy=policy, inputs=inputs, info=info)))
+    file_bytes = len(to_bytes(compact(lowered), describe(policy=policy, inputs=inputs, info=info)))
     payload = sum(payload_bytes(layer["weights"], policy[layer["name"]][0]) for layer in layers["layers"])
     weights = [v for name, v in lowered.graph.initializers.items() if name.endswith((".weight", ".codes"))]
     return {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ MIN_BITS, MAX_BITS = 2, 8
 FLOAT_ENTRY: Entry = ("float", "float")
 INT8_ENTRY: Entry = (8, 8)
 FLOAT_BITS = 32
+_SHORT = re.compile(r"w(\d|float)a(\d|float)")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -44,6 +46,24 @@ def as_number(bits: NumBits) -> int:
 def dump_policy(policy: Policy) -> bytes:
     """A policy as the canonical bytes whose sha256 names it."""
     return canonical_json({name: {"weight_bits": w, "activation_bits": a} for name, (w, a) in policy.items()})
+
+
+def short_policy(policy: Policy) -> dict[str, str]:
+    """A policy as files say it, layer -> `w4a8`, `wfloatafloat`, ...; read by `long_policy`."""
+    return {name: f"w{w}a{a}" for name, (w, a) in policy.items()}
+
+
+def long_policy(short: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's policy as `parse_policy` reads it; what is no entry of a short policy stays, for that to judge."""
+    matches = {name: _SHORT.fullmatch(str(entry)) for name, entry in short.items()}
+    return {
+        name: {"weight_bits": _bits(match[1]), "activation_bits": _bits(match[2])} if match else short[name]
+        for name, match in matches.items()
+    }
+
+
+def _bits(text: str) -> NumBits:
+    return "float" if text == "float" else int(text)
 
 
 def policy_sha256(policy: Policy) -> str:

@@ -68,6 +68,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     import torch
 
     from mixbit.devices.kernels import executed_kernels, not_int8, require_int8
+    from mixbit.export.compact import compact
     from mixbit.export.marker import marker_graph
     from mixbit.export.packed import lower_packed
     from mixbit.export.ref import lower_ref
@@ -83,7 +84,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     marked = marker_graph(model, info["input_shape"])
     lowered = lower_packed(marked)
     metadata = describe(policy=policy, inputs=work.digests, info=info)
-    packed, ref = to_bytes(lowered, metadata), to_bytes(lower_ref(marked))
+    packed, ref = to_bytes(compact(lowered), metadata), to_bytes(lower_ref(marked))
     (work.out / "packed.onnx").write_bytes(packed)
     (work.out / "ref.onnx").write_bytes(ref)
     work.progress(1, 4, "executed kernels")

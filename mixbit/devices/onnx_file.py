@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixbit.errors import MisuseError
+from mixbit.policy import long_policy
 
 PREFIX = "mixbit."
 _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA = 7, 8, 14
@@ -58,7 +59,7 @@ def read_raw_metadata(path: Path) -> dict[str, str]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a deployable says about itself, JSON parsed, keys without `mixbit.`.
+    """What a deployable says about itself, JSON parsed, keys without `mixbit.`; the policy as in policy.json.
 
     Keys: format, policy, policy.sha256, inputs, preprocessing, labels.
 
@@ -68,7 +69,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     raw = {key.removeprefix(PREFIX): text for key, text in read_raw_metadata(path).items() if key.startswith(PREFIX)}
     if "format" not in raw:
         raise MisuseError(str(path), "not a deployable", expected="an ONNX file that mixbit exported")
-    return {key: json.loads(text) if text[:1] in "[{" else text for key, text in raw.items()}
+    found = {key: json.loads(text) if text[:1] in "[{" else text for key, text in raw.items()}
+    return found | {"policy": long_policy(found["policy"])} if isinstance(found.get("policy"), dict) else found
 
 
 def _top(model: Path | bytes) -> list[tuple[int, Any]]:

@@ -1,7 +1,7 @@
 """The text of a file made short: nodes that recur become calls of functions, tensors get short names.
 
 Our own design. A runtime inlines ONNX's functions (https://onnx.ai/onnx/intro/concepts.html#functions) before it
-optimizes, so it executes the same kernels. Layers keep their name, on their node and on their stored weight.
+optimizes, so it executes the same kernels. The node of a layer keeps the layer's name.
 """
 
 from collections import Counter
@@ -80,9 +80,10 @@ def _copy(value: ir.Value) -> ir.Value:
 
 
 def _shorten_(nodes: Sequence[ir.Node], kept: Sequence[ir.Value], values: dict[ir.Value, ir.Value]) -> None:
-    """The shortest names for what is read most."""
+    """The shortest names for what is read most; weights and biases of float layers keep theirs, for kernels to show."""
     counts = Counter(value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None)
     fixed = {values[value] for value in kept}
+    fixed |= {value for node in nodes if node.name for value in node.inputs if value and value.const_value}
     taken = {str(value.name) for value in fixed} | {str(node.name) for node in nodes}
     names = (name for name in short_names() if name not in taken)
     for value, _ in counts.most_common():

@@ -59,7 +59,7 @@ def _emit_planes(build: Builder, layer: str, codes: Codes, num_bits: int, shift:
     if codes.size % 8:
         value = build.step("Reshape", [value, build.shared("flat", _int64(-1))])
         value = build.step("Slice", [value, first, build.constant(f"{layer}.count", _int64(codes.size))])
-    shape = build.shared("x".join(map(str, codes.shape)), np.array(codes.shape, np.int64))
+    shape = build.shared(f"shape{'x'.join(map(str, codes.shape))}", np.array(codes.shape, np.int64))
     value = build.step("Reshape", [value, shape])
     return build.node("Cast", [value], f"{layer}.codes", {"to": ir.DataType.INT8.value})
 

@@ -19,7 +19,7 @@ from mixbit.export.fold import integers
 from mixbit.export.layers import Layer, find_layers
 from mixbit.export.marker import FakeQuant, constant, is_marker, read_marker
 from mixbit.export.ref import emit_weight, is_weight
-from mixbit.export.storage import emit_bias, emit_float_bias, emit_scale
+from mixbit.export.storage import emit_bias, emit_channels
 
 OPSET, IR_VERSION = 21, 10
 INT2_OPSET, INT2_IR_VERSION = 25, 13
@@ -155,7 +155,7 @@ def _between_codes(layer: Layer) -> bool:
 
 
 def _shape(build: Builder, shape: tuple[int, ...]) -> ir.Value:
-    return build.shared("x".join(map(str, shape)), np.array(shape, np.int64))
+    return build.shared(f"shape{'x'.join(map(str, shape))}", np.array(shape, np.int64))
 
 
 def _float_constants(build: Builder, layer: Layer) -> tuple[ir.Value, ir.Value | None]:
@@ -178,15 +178,15 @@ def _integer_constants(
     # All calls of a layer share its codes, unless folding changed them.
     owner = layer.name if fixed.codes is codes else name if name != layer.name else f"{name}:1"
     unpacked = emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift)
-    scales = emit_scale(build, name, fixed.scale, shift)
+    scales, bias = emit_channels(build, name, fixed.scale, None if map_ is None else map_.bias, shift)
     weight = _emit_weight(build, layer, unpacked, scales, len(fixed.scale))
     if fixed.bias is None or map_ is None:
         return weight, None
     if activation_scale is None:
-        return weight, emit_float_bias(build, name, map_.bias)
+        return weight, bias or build.constant(f"{name}.bias", map_.bias.astype(np.float32))
     # The bias's scale is this product to the last bit; four bytes a channel less than storing it.
     product = build.step("Mul", [scales, _scale_of(build, layer)])
-    return weight, emit_bias(build, name, map_.bias, fixed.bias, product)
+    return weight, emit_bias(build, name, bias, fixed.bias, product)
 
 
 def _scale_in_kernel(activation: ir.Node, stretches: Mapping[ir.Value, int]) -> np.float32:

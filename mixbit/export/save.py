@@ -5,9 +5,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from mixbit.policy import Policy, canonical_json, dump_policy, policy_sha256
+from mixbit.policy import Policy, canonical_json, policy_sha256, short_policy
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 
 
 def describe(*, policy: Policy, inputs: Mapping[str, str], info: Mapping[str, Any]) -> dict[str, str]:
@@ -27,7 +27,7 @@ def describe(*, policy: Policy, inputs: Mapping[str, str], info: Mapping[str, An
     }
     return {
         "mixbit.format": FORMAT_VERSION,
-        "mixbit.policy": dump_policy(policy).decode(),
+        "mixbit.policy": canonical_json(short_policy(policy)).decode(),
         "mixbit.policy.sha256": policy_sha256(policy),
         "mixbit.inputs": canonical_json(dict(inputs)).decode(),
         "mixbit.preprocessing": canonical_json(preprocessing).decode(),

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from mixbit.policy import NumBits, Policy
 
-_LAYER = re.compile(r"^(?P<layer>.*?)(:\d+)?\.(weight|codes|scale|bias|bias_scale|count)$")
+_LAYER = re.compile(r"^(?P<layer>.*?)(:\d+)?\.(weight|codes|scale|bias|channels|count)$")
 
 
 def payload_bytes(weights: int, num_bits: NumBits) -> float:

@@ -146,7 +146,7 @@ EDITS = {
         "policies/solver.py: <module> changed",
     ),
     "the export": Edit(
-        text(CODE, "mixbit/export/save.py", 'FORMAT_VERSION = "1"', "FORMAT_VERSION = str(1)"),
+        text(CODE, "mixbit/export/save.py", 'FORMAT_VERSION = "2"', "FORMAT_VERSION = str(2)"),
         DEPLOYABLES,
         "mixbit/export/save.py: <module> changed",
     ),

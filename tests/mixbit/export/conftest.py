@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mixbit.export.check import Recorded, activation_quantizers, record
+from mixbit.export.compact import compact
 from mixbit.export.marker import marker_graph
 from mixbit.export.packed import lower_packed
 from mixbit.export.save import to_bytes
@@ -74,7 +75,7 @@ def make_case(
         settle_(model)
     marked = marker_graph(model, shape)
     recorded = record(model, activation_quantizers(marked), x)
-    return Case(model, policy, layers, marked, to_bytes(lower_packed(marked)), x, recorded)
+    return Case(model, policy, layers, marked, to_bytes(compact(lower_packed(marked))), x, recorded)
 
 
 def make_policy(layers: dict, widths: list) -> dict:

@@ -7,9 +7,10 @@ from mixbit.devices.onnx_file import read_nodes
 from mixbit.devices.session import open_session, optimized_graph
 from mixbit.export.build import Builder
 from mixbit.export.codes import bias_codes
+from mixbit.export.packed import lower_packed
 from mixbit.export.save import to_bytes
 from mixbit.export.sixteen import BFLOAT16, FLOAT16, exact, snapped
-from mixbit.export.storage import emit_bias, emit_scale
+from mixbit.export.storage import emit_bias, emit_channels
 from tests.mixbit.export.conftest import WIDTHS, Small, make_case
 
 SIXTEEN = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -20,9 +21,9 @@ def _types(content):
 
 
 def test_every_scale_and_bias_of_a_settled_network_is_stored_in_16_bits(mixed):
-    types = _types(mixed.packed)
-    found = {name: kind for name, kind in types.items() if name.endswith((".scale", ".bias"))}
-    assert len(found) == 2 * len(mixed.policy)
+    types = _types(to_bytes(lower_packed(mixed.marked)))
+    found = {name: kind for name, kind in types.items() if name.endswith((".scale", ".bias", ".channels"))}
+    assert {name.rpartition(".")[0] for name in found} == set(mixed.policy)
     assert set(found.values()) <= set(SIXTEEN)
 
 
@@ -45,13 +46,14 @@ def test_the_runtime_computes_the_int32_codes_that_the_exporter_counts_on(held, 
     scale = (2.0 ** rng.uniform(-4, 4, 4000) * rng.choice([-1, 1], 4000)).astype(held).astype(np.float32)
     scale *= np.float32(2.0 ** -(12 + shift))
     build = Builder([])
-    stored = emit_scale(build, "l", scale, shift)
-    dequantized = emit_bias(build, "l", bias, bias_codes(bias, scale), stored)
+    scales, biases = emit_channels(build, "l", scale, bias, shift)
+    dequantized = emit_bias(build, "l", biases, bias_codes(bias, scale), scales)
     model = build.model([], opset=21, ir_version=10)
     model.graph.outputs.append(dequantized.producer().inputs[0])
     (codes,) = open_session(to_bytes(model), threads=1).run(None, {})
     assert (codes == bias_codes(bias, scale)).all()
-    assert {value.dtype for value in model.graph.initializers.values() if value.shape} <= {16, 10}
+    held = [value.const_value.nbytes for value in model.graph.initializers.values() if str(value.name).startswith("l.")]
+    assert sum(held) == 4 * 4000
 
 
 def test_numbers_move_to_16_bits_only_within_their_slack():
