@@ -19,6 +19,7 @@ from mixbit.data.arrays import load
 from mixbit.data.check import checked
 from mixbit.data.info import describe
 from mixbit.export.check import activation_quantizers, flip_rate, record
+from mixbit.export.compact import compact
 from mixbit.export.end_to_end import DeployedModel, compare
 from mixbit.export.marker import marker_graph
 from mixbit.export.packed import lower_packed
@@ -28,6 +29,7 @@ from mixbit.models import resnet
 from mixbit.models.build import load_checkpoint_
 from mixbit.models.graph import describe_layers
 from mixbit.models.quantize import build_quantized
+from mixbit.models.settle import settle_
 from mixbit.training.batches import Pictures, calibration_pictures, normalize
 from mixbit.training.evaluate import judge, predict
 from mixbit.training.optimizer import Schedule
@@ -62,7 +64,7 @@ def row(model: torch.nn.Module, data: dict[str, Pictures]) -> dict[str, float]:
     marked = marker_graph(model, test.x.shape[1:])
     packed, quantizers = lower_packed(marked), activation_quantizers(marked)
     simulated = predict(model, test.x, test.info)
-    deployed = predict(DeployedModel(to_bytes(packed), threads=1), test.x, test.info)
+    deployed = predict(DeployedModel(to_bytes(compact(packed)), threads=1), test.x, test.info)
     x = normalize(test.x[:CODE_PICTURES], test.info)
     recorded = record(model, quantizers, x)
     exact = compare(lower_ref(marked), quantizers, recorded, x, threads=1, optimize=False)
@@ -101,6 +103,7 @@ def main() -> None:
         policy = dict.fromkeys(names, entry) | {layers["first"]: (8, 8), layers["last"]: (8, 8)}
         quantized = build_quantized(model, layers, policy, calibration_pictures(data["train"], 256, 0))
         trained_(quantized, data, Schedule(arguments.finetune, 64, 0.02, 1e-4, scale_learning_rate=0.01))
+        settle_(quantized)
         rows["w{}a{}".format(*entry)] = row(quantized, data)
         print(json.dumps(rows), flush=True)
     print(json.dumps({"model": arguments.model, "rows": rows, "machine": machine()}, indent=2))

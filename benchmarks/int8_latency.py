@@ -31,6 +31,7 @@ from mixbit.devices.kernels import executed_kernels, not_int8
 from mixbit.devices.measure import bound_call, run_rounds, timed_calls, with_limits
 from mixbit.devices.onnx_file import read_nodes
 from mixbit.devices.session import optimized_graph
+from mixbit.export.compact import compact
 from mixbit.export.marker import marker_graph
 from mixbit.export.packed import lower_packed
 from mixbit.export.save import to_bytes
@@ -38,6 +39,7 @@ from mixbit.models.graph import describe_layers
 from mixbit.models.mobilenet import mobilenet_v2
 from mixbit.models.quantize import build_quantized
 from mixbit.models.resnet_deep import resnet18
+from mixbit.models.settle import settle_
 from mixbit.policy import Policy
 
 NETWORKS = {"resnet18": (resnet18, 64), "mobilenet_v2": (mobilenet_v2, 96)}
@@ -84,7 +86,9 @@ def write_ours(model: nn.Module, x: Tensor, folder: Path) -> dict[str, Path]:
     files["float"].write_bytes(to_bytes(lower_packed(marker_graph(model, shape))))
     for name, policy in policies(layers).items():
         files[name] = folder / f"{name}.onnx"
-        files[name].write_bytes(to_bytes(lower_packed(marker_graph(build_quantized(model, layers, policy, x), shape))))
+        quantized = build_quantized(model, layers, policy, x)
+        settle_(quantized)
+        files[name].write_bytes(to_bytes(compact(lower_packed(marker_graph(quantized, shape)))))
         assert not not_int8(executed_kernels(files[name], policy, threads=1)), name
     return files
 

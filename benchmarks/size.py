@@ -3,15 +3,15 @@
 Random weights: size depends on shapes and bits alone. `mixed` gives the layers 2 to 8 bits in turn, `mean4` the widths
 4 +- 1 and 4 +- 2 such that the mean over all weights is 4; activations have 4 bits.
 
-Example: .venv/bin/python benchmarks/size.py resnet8 resnet20 resnet18 resnet50 mobilenet_v2
+Example: .venv/bin/python -m benchmarks.size resnet8 resnet20 resnet18 resnet50 mobilenet_v2
 """
 
 import json
 import sys
 
 import torch
-from machine import machine
 
+from benchmarks.machine import machine
 from mixbit.costs import policy_costs
 from mixbit.export.compact import compact
 from mixbit.export.marker import marker_graph

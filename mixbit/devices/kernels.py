@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def executed_kernels(model: Path | bytes, policy: Mapping[str, Entry], *, thread
     """Layer -> what this machine's ONNX Runtime executes for it, from the optimized graph."""
     nodes = read_nodes(optimized_graph(model, threads=threads))
     written = read_nodes(model)
-    calls = Counter(_layer(node.name) for node in written)
+    calls = Counter(name for node in written for name in set(_names(node.name)))
     own = kernel_nodes(policy, written, nodes)
     return {layer: _executed(entry, own[layer], nodes, calls[layer]) for layer, entry in policy.items()}
 
@@ -102,7 +102,7 @@ def _executed(entry: Entry, own: Sequence[Node], nodes: Sequence[Node], calls: i
 
 def _trail(layer: str, written: Sequence[Node]) -> frozenset[str]:
     # Tensors a float kernel may be named after: the layer's own, and those of what it absorbs.
-    found = {name for node in written if _layer(node.name) == layer for name in node.outputs}
+    found = {name for node in written if layer in _names(node.name) for name in node.outputs}
     for node in written:
         if node.op_type in _ABSORBED and found & set(node.inputs):
             found |= set(node.outputs)
@@ -111,17 +111,19 @@ def _trail(layer: str, written: Sequence[Node]) -> frozenset[str]:
 
 def _belongs(node: Node, layer: str, trail: AbstractSet[str]) -> bool:
     if node.op_type in INT8_KERNELS:
-        return layer in {_layer(node.name), _layer(node.inputs[3])}
+        return layer in (*_names(node.name), *_names(node.inputs[3]))
     if node.op_type not in FLOAT_KERNELS:
         return False
     names = (node.name, *node.inputs[1:3])
-    return any(_layer(name) == layer for name in names) or _SUFFIX.sub("", node.name) in trail
+    return any(layer in _names(name) for name in names) or _SUFFIX.sub("", node.name) in trail
 
 
-def _layer(name: str) -> str:
+def _names(name: str) -> Iterator[str]:
+    """A name, and what is left as suffixes go; a layer's own name may end as a suffix does."""
+    yield name
     while (shorter := _SUFFIX.sub("", name)) != name:
         name = shorter
-    return name
+        yield name
 
 
 def _reason(node: Node, nodes: Sequence[Node]) -> str:

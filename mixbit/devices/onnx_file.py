@@ -69,7 +69,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     raw = {key.removeprefix(PREFIX): text for key, text in read_raw_metadata(path).items() if key.startswith(PREFIX)}
     if "format" not in raw:
         raise MisuseError(str(path), "not a deployable", expected="an ONNX file that mixbit exported")
-    found = {key: json.loads(text) if text[:1] in "[{" else text for key, text in raw.items()}
+    found: dict[str, Any] = {key: json.loads(text) if text[:1] in "[{" else text for key, text in raw.items()}
     return found | {"policy": long_policy(found["policy"])} if isinstance(found.get("policy"), dict) else found
 
 

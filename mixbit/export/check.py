@@ -166,7 +166,7 @@ def _scale(value: ir.Value | None) -> Array:
     maker = None if value is None else value.producer()
     if maker is None:
         return constant(value).astype(np.float32)
-    scale, factor = (constant(given) for given in maker.inputs)
+    scale, factor = (constant(given).astype(np.float32) for given in maker.inputs)
     quotient: Array = scale / factor
     return quotient
 

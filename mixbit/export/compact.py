@@ -12,9 +12,16 @@ import onnx_ir as ir
 from mixbit.export.build import PIECES, Piece
 from mixbit.export.functions import Call, make_calls, short_names
 
-# What operations of these names do when they do not say; a Conv's kernel has the shape of its weight.
-_DEFAULTS = {"auto_pad": {"NOTSET"}, "dilations": {1}, "strides": {1}, "pads": {0}, "group": {1}, "ceil_mode": {0},
-             "storage_order": {0}}  # fmt: skip
+# What operations over windows do when they do not say; a Conv's kernel has the shape of its weight.
+_DEFAULTS: dict[str, set[object]] = {
+    "auto_pad": {"NOTSET"},
+    "ceil_mode": {0},
+    "dilations": {1},
+    "group": {1},
+    "pads": {0},
+    "storage_order": {0},
+    "strides": {1},
+}
 _WINDOWS = ("Conv", "MaxPool")
 _DOMAIN = "mixbit"
 
@@ -55,23 +62,20 @@ def _entries(graph: ir.Graph, calls: Sequence[Call]) -> Iterator[ir.Node | Call]
 
 
 def _node(entry: ir.Node | Call, values: dict[ir.Value, ir.Value]) -> ir.Node:
-    domain, op_type, name = (_DOMAIN, entry.function, "") if isinstance(entry, Call) else _identity(entry)
-    outputs = [_copy(value) for value in entry.outputs]
-    attributes = [] if isinstance(entry, Call) else [a for a in entry.attributes.values() if not _says_nothing(entry, a)]
     inputs = [None if value is None else values[value] for value in entry.inputs]
+    outputs = [_copy(value) for value in entry.outputs]
     values.update(zip(entry.outputs, outputs, strict=True))
-    return ir.Node(domain, op_type, inputs, attributes, outputs=outputs, name=name)
-
-
-def _identity(node: ir.Node) -> tuple[str, str, str]:
-    return node.domain, node.op_type, str(node.name or "")
+    if isinstance(entry, Call):
+        return ir.Node(_DOMAIN, entry.function, inputs, outputs=outputs, name="")
+    attributes = [attribute for attribute in entry.attributes.values() if not _says_nothing(entry, attribute)]
+    return ir.Node(entry.domain, entry.op_type, inputs, attributes, outputs=outputs, name=entry.name or "")
 
 
 def _says_nothing(node: ir.Node, attribute: ir.Attr) -> bool:
     if node.op_type not in _WINDOWS:
         return False
     value = attribute.value if isinstance(attribute.value, tuple | list) else (attribute.value,)
-    default = attribute.name in _DEFAULTS and set(value) <= _DEFAULTS[attribute.name]
+    default = set(value) <= _DEFAULTS.get(attribute.name, set())
     return default or (node.op_type == "Conv" and attribute.name == "kernel_shape")
 
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from mixbit.export.codes import bias_codes
-from mixbit.export.sixteen import snapped, snapped_scale
 from mixbit.export.marker import constant
+from mixbit.export.sixteen import snapped, snapped_scale
 
 Array = npt.NDArray[Any]
 
@@ -92,10 +92,10 @@ def integers(
     channels = codes.shape[0]
     scale = np.broadcast_to(np.asarray(weight_scale, np.float64).reshape(-1), (channels,))
     if map_ is None:
-        folded = scale.astype(np.float32) / np.float32(1 << shift)
+        folded = (scale / (1 << shift)).astype(np.float32)
         return Integers(codes, folded, None, activation_scale * folded)
     folded = (scale * map_.multiplier).astype(np.float32)
-    folded = snapped_scale(folded, ROUNDING * np.abs(folded)) / np.float32(1 << shift)
+    folded = (snapped_scale(folded, ROUNDING * np.abs(folded)) / (1 << shift)).astype(np.float32)
     dead = np.abs(map_.bias) > LARGEST_BIAS_CODE * np.abs(folded.astype(np.float64) * activation_scale)
     dead |= np.abs(folded * activation_scale) < np.finfo(np.float32).tiny
     if dead.any():

@@ -42,9 +42,7 @@ class _Cut:
     structure: Hashable
 
 
-def make_calls(
-    pieces: Iterable[Piece], opsets: dict[str, int], domain: str
-) -> tuple[list[Call], list[ir.Function]]:
+def make_calls(pieces: Iterable[Piece], opsets: dict[str, int], domain: str) -> tuple[list[Call], list[ir.Function]]:
     """Functions for what recurs often enough that the file becomes shorter.
 
     What all pieces of one structure read alike is a constant of the function or one input; the rest are its inputs.
@@ -115,11 +113,10 @@ def _cut(piece: Piece) -> _Cut:
     slots: list[ir.Value] = []
     structure: list[Hashable] = [piece.kind]
     for node in piece.nodes:
-        reads: list[int | None | str] = []
+        reads: list[int | str] = []
         for value in node.inputs:
-            outer = value is not None and value not in inside
-            reads.append("outside" if outer else None if value is None else inside[value])
-            if outer:
+            reads.append("absent" if value is None else inside.get(value, "outside"))
+            if value is not None and value not in inside:
                 slots.append(value)
         attributes = tuple(sorted((name, str(attribute.value)) for name, attribute in node.attributes.items()))
         structure.append((node.op_type, attributes, tuple(reads)))

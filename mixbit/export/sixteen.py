@@ -33,7 +33,8 @@ def snapped(values: Array, slack: Array) -> Array:
 def snapped_scale(scale: Array, slack: Array) -> Array:
     """The same for scales, in `SCALE_UNIT`."""
     unit = scale.dtype.type(SCALE_UNIT)
-    return snapped(scale / unit, slack / unit) * unit
+    found: Array = snapped(scale / unit, slack / unit) * unit
+    return found
 
 
 def exact(values: Array) -> Array | None:

@@ -62,20 +62,20 @@ def _batchnorm_after(graph: fx.GraphModule, node: fx.Node) -> Any:
     return module if is_batchnorm(module) else None
 
 
-def _settle_layer_(layer: nn.Module) -> None:
-    quantizer: Any = layer.weight_quantizer
-    quantizer.scale.copy_(_settled_scale(quantizer.scale.double()))
+def _settle_layer_(layer: Any) -> None:
+    scale = layer.weight_quantizer.scale
+    scale.copy_(_settled_scale(scale.double()))
     if layer.bias is not None:
-        layer.bias.copy_(sixteen_bits(layer.bias.double()))  # type: ignore[operator, union-attr]
+        layer.bias.copy_(sixteen_bits(layer.bias.double()))
 
 
-def _settle_batchnorm_(layer: nn.Module, batchnorm: Any) -> None:
-    scale = layer.weight_quantizer.scale.double().reshape(-1)  # type: ignore[union-attr, operator]
+def _settle_batchnorm_(layer: Any, batchnorm: Any) -> None:
+    scale = layer.weight_quantizer.scale.double().reshape(-1)
     deviation = (batchnorm.running_var.double() + batchnorm.eps).sqrt()
     batchnorm.weight.copy_(_settled_scale(scale * batchnorm.weight.double() / deviation) * deviation / scale)
     mean = batchnorm.running_mean.double()
     if layer.bias is not None:
-        mean = mean - layer.bias.double()  # type: ignore[operator]
+        mean = mean - layer.bias.double()
     offset = batchnorm.weight.double() / deviation * mean
     batchnorm.bias.copy_(sixteen_bits(batchnorm.bias.double() - offset) + offset)
 

@@ -55,9 +55,7 @@ class Case:
     recorded: Recorded
 
 
-def make_case(
-    widths: list, shape: tuple = SHAPE, network: nn.Module | None = None, *, settled: bool = True
-) -> Case:
+def make_case(widths: list, shape: tuple = SHAPE, network: nn.Module | None = None, *, settled: bool = True) -> Case:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     network = (network or Small()).eval()

@@ -1,6 +1,8 @@
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
 from mixbit.devices.kernels import executed_kernels, not_int8
 from mixbit.devices.onnx_file import read_nodes
@@ -59,3 +61,20 @@ def test_a_layer_called_as_short_names_are_keeps_its_name(uniform):
     next(node for node in lowered.graph if node.op_type == "Conv").name = "a"
     nodes = read_nodes(to_bytes(compact(lowered)))
     assert "a" not in {name for node in nodes for name in (*node.inputs, *node.outputs)}
+
+
+class Ends(nn.Module):
+    """Layers whose names end as names of tensors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.ModuleDict({"out": nn.Conv2d(3, 4, 3), "b": nn.Linear(4, 2)})
+
+    def forward(self, x):
+        return self.block["b"](torch.relu(self.block["out"](x)).mean((2, 3)))
+
+
+def test_layers_whose_names_end_as_names_of_tensors_do_are_found():
+    case = make_case([(4, 4)], network=Ends())
+    kernels = executed_kernels(case.packed, case.policy, threads=1)
+    assert {name: kernel.kernel for name, kernel in kernels.items()} == {"block.out": "QLinearConv", "block.b": "QGemm"}

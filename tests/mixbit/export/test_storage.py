@@ -11,7 +11,7 @@ from mixbit.export.packed import lower_packed
 from mixbit.export.save import to_bytes
 from mixbit.export.sixteen import BFLOAT16, FLOAT16, exact, snapped
 from mixbit.export.storage import emit_bias, emit_channels
-from tests.mixbit.export.conftest import WIDTHS, Small, make_case
+from tests.mixbit.export.conftest import WIDTHS, make_case
 
 SIXTEEN = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
