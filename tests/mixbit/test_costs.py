@@ -53,7 +53,7 @@ def test_bitops_and_size_are_monotone_in_weight_bits(weights, bits):
 
 
 def test_file_bytes_count_containers_scales_biases_and_nodes():
-    small, constant = layer("x", 1, 1001, 8), 8 * 8 + costs.LAYER_BYTES + costs.NAME_TIMES
+    small, constant = layer("x", 1, 1001, 8), 4 * 8 + costs.LAYER_BYTES + costs.NAME_TIMES
     found = {bits: costs.layer_costs(small, (bits, 8))["file_bytes"] - constant for bits in (2, 4, 8)}
     assert found == {2: 251 + costs.CAST_BYTES, 4: 501 + costs.CAST_BYTES, 8: 1001}
 

@@ -50,7 +50,7 @@ def test_a_file_takes_its_payload_and_at_most_2500_bytes_a_layer_and_about_what_
     sizes = layer_sizes(lower_packed(case.marked), case.layers["layers"], case.policy)
     payload = sum(size["payload_bytes"] for size in sizes.values())
     assert payload < len(case.packed) <= payload + 2500 * len(sizes)
-    metadata = 700 + 55 * len(sizes)
+    metadata = 700 + 25 * len(sizes)
     predicted = policy_costs(case.policy, case.layers)["file_bytes"]
     assert predicted == pytest.approx(len(case.packed) + metadata, rel=0.03)
 
