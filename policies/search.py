@@ -68,10 +68,13 @@ def harm_table(
     }
     factor = balance(weight, activation) if alpha == "balanced" else alpha
     table: dict[str, dict[Entry, Candidate]] = {}
-    for layer in run_layers(layers):
+    for place, layer in enumerate(run_layers(layers)):
         name = layer["name"]
         table[name] = {
-            (w, a): (activation[name][a] + factor * weight[name][w], dict[str, Number](layer_costs(layer, (w, a))))
+            (w, a): (
+                activation[name][a] + factor * weight[name][w],
+                dict[str, Number](layer_costs(layer, (w, a), first=place == 0)),
+            )
             for w, a in entries[name]
         }
     return table, factor

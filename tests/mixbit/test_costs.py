@@ -58,6 +58,15 @@ def test_file_bytes_count_containers_scales_biases_and_nodes():
     assert found == {2: 251 + costs.CAST_BYTES, 4: 501 + costs.CAST_BYTES, 8: 1001}
 
 
+def test_what_a_file_takes_once_counts_with_the_first_layer_under_any_entry():
+    rows = [costs.layer_costs(row, (4, 8))["file_bytes"] for row in NET["layers"]]
+    policy = {row["name"]: (4, 8) for row in NET["layers"]}
+    assert costs.policy_costs(policy, NET)["file_bytes"] == sum(rows) + costs.FILE_BYTES
+    first = costs.layer_costs(NET["layers"][0], (2, 2), first=True), costs.layer_costs(NET["layers"][0], (2, 2))
+    assert first[0]["file_bytes"] - first[1]["file_bytes"] == costs.FILE_BYTES
+    assert first[0]["size_bits"] == first[1]["size_bits"]
+
+
 def test_activations_below_8_bit_cost_nodes_and_a_long_name_is_written_often():
     short, long = layer("x", 1, 1001), layer("x" * 11, 1, 1001)
     at_8 = costs.layer_costs(short, (4, 8))["file_bytes"]
