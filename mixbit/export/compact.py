@@ -87,7 +87,8 @@ def _shorten_(nodes: Sequence[ir.Node], kept: Sequence[ir.Value], values: dict[i
     """The shortest names for what is read most; weights and biases of float layers keep theirs, for kernels to show."""
     counts = Counter(value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None)
     fixed = {values[value] for value in kept}
-    fixed |= {value for node in nodes if node.name for value in node.inputs if value and value.const_value}
+    read = (value for node in nodes if node.name for value in node.inputs)
+    fixed |= {value for value in read if value is not None and value.const_value is not None}
     taken = {str(value.name) for value in fixed} | {str(node.name) for node in nodes}
     names = (name for name in short_names() if name not in taken)
     for value, _ in counts.most_common():

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from mixbit.export.codes import bias_codes
 from mixbit.export.marker import constant
-from mixbit.export.sixteen import snapped, snapped_scale
+from mixbit.export.sixteen import LEAST_SCALE, snapped, snapped_scale
 
 Array = npt.NDArray[Any]
 
@@ -102,6 +102,7 @@ def integers(
         codes = codes.copy()
         codes[dead] = 0
         live = np.maximum(np.abs(map_.bias), np.finfo(np.float32).eps) / DEAD_CHANNEL_STEPS / activation_scale
-        folded[dead] = 2.0 ** np.rint(np.log2(live[dead]))  # any will do: one that 16 bits hold
+        # Any will do: one that 16 bits hold.
+        folded[dead] = np.maximum(2.0 ** np.rint(np.log2(live[dead])), LEAST_SCALE / (1 << shift))
     bias_scale = activation_scale * folded
     return Integers(codes, folded, bias_codes(map_.bias, bias_scale), bias_scale)

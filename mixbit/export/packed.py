@@ -183,7 +183,8 @@ def _integer_constants(
     if fixed.bias is None or map_ is None:
         return weight, None
     if activation_scale is None:
-        return weight, bias or build.constant(f"{name}.bias", map_.bias.astype(np.float32))
+        stored = build.constant(f"{name}.bias", map_.bias.astype(np.float32)) if bias is None else bias
+        return weight, stored
     # The bias's scale is this product to the last bit; four bytes a channel less than storing it.
     product = build.step("Mul", [scales, _scale_of(build, layer)])
     return weight, emit_bias(build, name, bias, fixed.bias, product)

@@ -11,6 +11,8 @@ from mixbit.models.settle import SCALE_UNIT
 Array = npt.NDArray[Any]
 
 FLOAT16, BFLOAT16 = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
+# The least scale that float16 holds in full precision.
+LEAST_SCALE = SCALE_UNIT * float(np.finfo(np.float16).tiny)
 
 
 def snapped(values: Array, slack: Array) -> Array:

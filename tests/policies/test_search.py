@@ -1,8 +1,9 @@
 import pytest
 
+from mixbit.costs import policy_costs
 from mixbit.errors import MisuseError
 from mixbit.limits import COSTS
-from policies.search import Search, balance, least_of_each
+from policies.search import Search, balance, harm_table, least_of_each
 from policies.table import Ties
 
 
@@ -27,6 +28,15 @@ def test_layers_that_cannot_share_bits_are_told():
     table = TABLE | {"c": row(((3, 3), 1))}
     with pytest.raises(MisuseError, match="group a, c: no entry that all its layers can take"):
         least_of_each(Search((2,), "none", {}, table, ties=Ties(both=[["a", "c"]])))
+
+
+def test_costs_of_a_table_add_up_to_those_of_its_policy():
+    made = {"macs": 9, "weights": 90, "out_channels": 3, "never_run": False}
+    layers = {"layers": [{"name": "unused", **made, "never_run": True}, {"name": "a", **made}, {"name": "b", **made}]}
+    table, _ = harm_table(layers, {"a": [(2, 4)], "b": [("float", "float")]}, None, 1.0)
+    costs = [next(iter(entries.values()))[1] for entries in table.values()]
+    policy = {"a": (2, 4), "b": ("float", "float")}
+    assert {name: sum(cost[name] for cost in costs) for name in COSTS} == policy_costs(policy, layers)
 
 
 def test_a_balance_is_of_the_sums_of_what_layers_can_lose():

@@ -55,7 +55,14 @@ class Case:
     recorded: Recorded
 
 
-def make_case(widths: list, shape: tuple = SHAPE, network: nn.Module | None = None, *, settled: bool = True) -> Case:
+def make_case(
+    widths: list,
+    shape: tuple = SHAPE,
+    network: nn.Module | None = None,
+    *,
+    settled: bool = True,
+    switched_off: tuple = (),
+) -> Case:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     network = (network or Small()).eval()
@@ -65,6 +72,10 @@ def make_case(widths: list, shape: tuple = SHAPE, network: nn.Module | None = No
             nn.init.normal_(module.bias, 0.3, 0.3)
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.3, 2)
+    for name in switched_off:
+        batchnorm = network.get_submodule(name)
+        nn.init.zeros_(batchnorm.weight[:2])
+        nn.init.zeros_(batchnorm.bias[:2])
     x = torch.randn(64, *shape)
     layers = describe_layers(network, shape)
     policy = make_policy(layers, widths)

@@ -27,6 +27,14 @@ def test_every_scale_and_bias_of_a_settled_network_is_stored_in_16_bits(mixed):
     assert set(found.values()) <= set(SIXTEEN)
 
 
+def test_channels_that_a_batchnorm_switches_off_leave_a_layer_in_16_bits():
+    case = make_case(WIDTHS, switched_off=("stem_bn", "wide_bn"))
+    types = _types(to_bytes(lower_packed(case.marked)))
+    assert types["stem.channels"] == types["wide.channels"] == onnx.TensorProto.FLOAT16
+    output = open_session(case.packed, threads=1).run(None, {"input": case.x.numpy()})[0]
+    assert (output.argmax(1) == case.recorded.output.argmax(1)).mean() >= 0.98
+
+
 def test_a_network_that_was_never_settled_is_stored_in_32_bits_and_runs_int8():
     case = make_case(WIDTHS, settled=False)
     assert not set(_types(case.packed).values()) & set(SIXTEEN)
