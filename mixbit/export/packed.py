@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from mixbit.dialects import PACKED as NAME
 from mixbit.export.activations import UNBOUNDED, emit_activation, plus_zero
 from mixbit.export.build import INT2, Builder
 from mixbit.export.codes import broadcast, stretch_factor, weight_codes, weight_shift
 from mixbit.export.containers import emit_codes
+from mixbit.export.dialect import Dialect
 from mixbit.export.fold import Integers, integers
 from mixbit.export.layers import Layer, find_layers
 from mixbit.export.marker import FakeQuant, constant, is_marker, read_marker
@@ -24,13 +26,15 @@ OPSET, IR_VERSION = 21, 10
 INT2_OPSET, INT2_IR_VERSION = 25, 13
 
 
-def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
+def lower_packed(marked: ir.Model, *, forced: bool = False, dialect: Dialect | None = None) -> ir.Model:
     """Marker graph -> opset 21, IR 10; opset 25, IR 13 when a 2-bit initializer is present.
 
     Args:
         marked: from `marker_graph`; not changed.
         forced: cut at every activation quantizer, as `lower_ref` does.
+        dialect: another one than `packed`, with versions of its own.
     """
+    dialect = dialect or PACKED
     graph = marked.graph
     build = Builder(graph.inputs)
     layers = {id(layer.node): layer for layer in find_layers(graph)}
@@ -39,7 +43,7 @@ def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
     stretches: dict[ir.Value, int] = {}
     for node in graph:
         if id(node) in layers:
-            build.values[node.outputs[0]] = _emit_layer(build, layers[id(node)], stretches)
+            build.values[node.outputs[0]] = _emit_layer(build, dialect, layers[id(node)], stretches)
         elif id(node) in absorbed:
             build.values[node.outputs[0]] = build.values[absorbed[id(node)].node.outputs[0]]
         elif _is_weight(node) and _only_layers_read(node, layers):
@@ -56,8 +60,7 @@ def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
             bounds[node.outputs[0]] = swallowed
         else:
             build.copy(node)
-    narrowest = any(_is_int2(value) for value in build.initializers.values())
-    opset, ir_version = (INT2_OPSET, INT2_IR_VERSION) if narrowest else (OPSET, IR_VERSION)
+    opset, ir_version = dialect.versions(build)
     return build.model(graph.outputs, opset=opset, ir_version=ir_version)
 
 
@@ -120,13 +123,13 @@ def _pool(build: Builder, node: ir.Node) -> Callable[[ir.Value], ir.Value]:
     return lambda x: build.node("MaxPool", [x], str(node.outputs[0].name), node.attributes)
 
 
-def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int]) -> ir.Value:
+def _emit_layer(build: Builder, dialect: Dialect, layer: Layer, stretches: Mapping[ir.Value, int]) -> ir.Value:
     x = build.read(layer.node.inputs[0])
     assert x is not None
     if layer.quantizer is None:
         weight, bias = _float_constants(build, layer)
     else:
-        weight, bias = _integer_constants(build, layer, layer.quantizer, stretches)
+        weight, bias = _integer_constants(build, dialect, layer, layer.quantizer, stretches)
     inputs = [weight] if bias is None else [weight, bias]
     name, output = str(layer.node.name), str(layer.node.outputs[0].name)
     if layer.node.op_type != "MatMul":
@@ -165,7 +168,7 @@ def _float_constants(build: Builder, layer: Layer) -> tuple[ir.Value, ir.Value |
 
 
 def _integer_constants(
-    build: Builder, layer: Layer, quantizer: FakeQuant, stretches: Mapping[ir.Value, int]
+    build: Builder, dialect: Dialect, layer: Layer, quantizer: FakeQuant, stretches: Mapping[ir.Value, int]
 ) -> tuple[ir.Value, ir.Value | None]:
     name, maker, map_ = str(layer.node.name), _source(layer.node).producer(), layer.map
     codes = weight_codes(constant(layer.weight), quantizer.scale, quantizer.quant_min, quantizer.quant_max)
@@ -175,7 +178,8 @@ def _integer_constants(
     fixed = integers(codes, scale, activation_scale or np.float32(1), map_)
     # All calls of a layer share its codes, unless folding changed them.
     owner = layer.name if fixed.codes is codes else name if name != layer.name else f"{name}:1"
-    weight = _emit_weight(build, layer, fixed, emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift))
+    stored = dialect.emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift)
+    weight = _emit_weight(build, layer, fixed, stored)
     if fixed.bias is None or map_ is None:
         return weight, None
     if activation_scale is None:
@@ -225,5 +229,13 @@ def _swallowed(node: ir.Node) -> tuple[float, float] | None:
     return (-np.inf if low is None else low, np.inf if high is None else high)
 
 
+def _versions(build: Builder) -> tuple[int, int]:
+    narrowest = any(_is_int2(value) for value in build.initializers.values())
+    return (INT2_OPSET, INT2_IR_VERSION) if narrowest else (OPSET, IR_VERSION)
+
+
 def _is_int2(value: ir.Value) -> bool:
     return value.const_value is not None and value.const_value.numpy().dtype == INT2
+
+
+PACKED = Dialect(NAME, emit_codes, _versions)
