@@ -5,21 +5,18 @@ https://docs.openvino.ai/2026/openvino-workflow/running-inference/inference-devi
 """
 
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from mixbit.devices.backend import Version, load_backend, not_installed
 from mixbit.devices.executed import Executed
-from mixbit.devices.kernels import layer_name
-from mixbit.devices.onnx_file import read_metadata, read_nodes
+from mixbit.devices.onnx_file import read_metadata
+from mixbit.devices.runtime_graph import executed_kernel, kernels_of, read_kernels, written_calls
 from mixbit.dialects import BYTES
 from mixbit.errors import MixbitError
-from mixbit.policy import Entry, is_float
+from mixbit.policy import Entry
 
 TITLE = "OpenVINO"
 PACKAGES = ("openvino", "numpy")
@@ -30,8 +27,6 @@ _BYTES = (2026,)
 # By default float networks run in bf16 where the CPU can.
 _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
 _TELEMETRY = "openvino_telemetry"
-_KERNELS = ("Convolution", "FullyConnected", "MatMul", "Subgraph")
-_PRECISIONS = {"I8": "int8", "f32": "float"}
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -66,9 +61,9 @@ def executed(path: Path, policy: Mapping[str, Entry], *, threads: int) -> dict[s
     Without VNNI or AMX there still are int8 kernels (`jit_avx2_I8`); they are reported as what they are.
     """
     shape = [1, *read_metadata(path)["preprocessing"]["input_shape"]]
-    nodes = list(_nodes(_compiled(path, threads, shape)))
-    written = _written(path)
-    return {layer: _executed(entry, written[layer], nodes) for layer, entry in policy.items()}
+    nodes = list(read_kernels(_compiled(path, threads, shape)))
+    written = written_calls(path)
+    return {layer: executed_kernel(layer, entry, written[layer], nodes) for layer, entry in policy.items()}
 
 
 class _Opened:
@@ -90,7 +85,7 @@ class _Profiled:
     def __init__(self, path: Path, threads: int, pictures: Any) -> None:
         self._x, self._blocks = pictures, list[dict[str, float]]()
         self._compile = lambda: _compiled(path, threads, pictures.shape, PERF_COUNT=True)
-        self._nodes, self._written = list(_nodes(self._compile())), _written(path)
+        self._nodes, self._written = list(read_kernels(self._compile())), written_calls(path)
 
     def run_block(self, warm: int, timed: int) -> None:
         request = self._compile().create_infer_request()
@@ -104,38 +99,14 @@ class _Profiled:
     def kernels(self, layers: Sequence[str]) -> dict[str, set[str]]:
         taken: set[str] = set()
         found: dict[str, set[str]] = {}
-        for layer in layers:
-            own = {node.name for node in self._nodes if node.computes & self._written[layer]} - taken
+        for layer in [name for name in self._written if name in layers]:
+            own = {node.name for node in kernels_of(self._written[layer], self._nodes)} - taken
             taken |= own
             found |= {layer: own} if own else {}
         return found
 
     def depthwise(self) -> set[str]:
         return {node.name for node in self._nodes if node.is_depthwise}
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A kernel of the runtime graph.
-
-    Attributes:
-        name: in the graph, and in its performance counters.
-        computes: names of the nodes of the file that it came from.
-        primitive: such as `brgconv_avx512_I8`: implementation, instruction set, precision.
-        reads: what its first input is and comes from.
-        is_depthwise: one input channel to each kernel, but many in all.
-    """
-
-    name: str
-    computes: frozenset[str]
-    primitive: str
-    reads: str
-    is_depthwise: bool
-
-    @property
-    def precision(self) -> str:
-        last = self.primitive.rpartition("_")[2]
-        return _PRECISIONS.get(last, last)
 
 
 def _compiled(path: Path, threads: int, shape: Sequence[int], **settings: Any) -> Any:
@@ -149,51 +120,6 @@ def _compiled(path: Path, threads: int, shape: Sequence[int], **settings: Any) -
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         hint = f"OpenVINO here is {openvino.get_version().split('-')[0]}; it loads files of the dialect `{BYTES}`"
         raise MixbitError(str(path), f"OpenVINO refuses it: {lines[-1] if lines else error}", hint=hint) from error
-
-
-def _nodes(compiled: Any) -> Iterator[_Node]:
-    for op in compiled.get_runtime_model().get_ordered_ops():
-        if _said(op, "layerType") in _KERNELS:
-            names = _said(op, "originalLayersNames").split(",")
-            computes = frozenset(name.partition("/")[0] for name in names)
-            yield _Node(op.friendly_name, computes, _said(op, "primitiveType"), _reads(op), _is_depthwise(op))
-
-
-def _written(path: Path) -> dict[str, set[str]]:
-    """Layer -> names of its nodes in the file, one for each call."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for node in read_nodes(path):
-        found[layer_name(node.name)].add(node.name)
-    return found
-
-
-def _executed(entry: Entry, written: AbstractSet[str], nodes: Sequence[_Node]) -> Executed:
-    own = [node for node in nodes if node.computes & written]
-    missing = written - frozenset[str]().union(*(node.computes for node in own))
-    if not own or (missing and not is_float(entry)):
-        which = "of this layer" if not own else f"for {len(missing)} of {len(written)} calls of this layer"
-        return Executed(entry, "float", "missing", len(own), f"no kernel {which} in the runtime graph")
-    slow = [node for node in own if node.precision != "int8"]
-    node = slow[0] if slow else own[0]
-    reason = f"the kernel {node.primitive} reads {node.reads}" if slow and not is_float(entry) else ""
-    return Executed(entry, node.precision, node.primitive, len(own), reason)
-
-
-def _said(op: Any, key: str) -> str:
-    """What the plugin notes of a node; see `ov::exec_model_info`."""
-    return str(op.rt_info[key].value) if key in op.rt_info else ""
-
-
-def _reads(op: Any) -> str:
-    maker = op.input(0).get_source_output().get_node()
-    return f"{_said(maker, 'outputPrecisions')} of {_said(maker, 'layerType')} {maker.friendly_name}"
-
-
-def _is_depthwise(op: Any) -> bool:
-    if _said(op, "layerType") != "Convolution":
-        return False
-    inputs, weight = (list(op.input(place).get_partial_shape().get_min_shape()) for place in (0, 1))
-    return len(weight) == len(inputs) + 1 and weight[2] == 1 and inputs[1] > 1
 
 
 def _total_us(request: Any, pictures: Any, calls: int, since: int) -> dict[str, float]:
