@@ -1,8 +1,10 @@
 """The `bytes` dialect: the integers of `packed`, every weight code a whole byte, in an old opset.
 
 For runtimes that do not import 4-bit or 2-bit initializers, or do not fold the nodes that unpack them: OpenVINO, and
-ONNX Runtime from 1.14 on. Same scales, same biases, same codes, and so the same figures as `packed`; a larger file.
+ONNX Runtime from 1.14 on. Same scales, biases and codes, and so the same figures as `packed`; a larger file.
 """
+
+import itertools
 
 import onnx
 import onnx_ir as ir
@@ -30,7 +32,10 @@ def lower_bytes(marked: ir.Model, *, forced: bool = False) -> ir.Model:
 
 
 def _emit_codes(build: Builder, layer: str, codes: Codes, _num_bits: int, shift: int) -> ir.Value:
-    return build.constant(f"{layer}.codes", codes << shift)
+    # Each call of a layer has its own: OpenVINO computes layers whose codes two nodes read in float.
+    calls = itertools.chain([layer], (f"{layer}:{call}" for call in itertools.count(2)))
+    name = next(f"{call}.codes" for call in calls if f"{call}.codes" not in build.initializers)
+    return build.constant(name, codes << shift)
 
 
 def _versions(build: Builder) -> tuple[int, int]:

@@ -81,7 +81,7 @@ def test_it_computes_what_onnx_runtime_computes_from_the_packed_file(files):
     assert np.median(np.abs(output - packed)) < 1e-5
 
 
-def test_both_calls_of_a_layer_are_told(files):
+def test_both_calls_of_a_layer_run_int8(files):
     kernel = executed(files, "chain")["twice"]
     assert (kernel.executed, kernel.calls) == ("int8", 2)
 
