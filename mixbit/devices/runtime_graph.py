@@ -64,11 +64,13 @@ def read_kernels(compiled: Any) -> Iterator[Kernel]:
 
 
 def written_calls(path: Path) -> dict[str, list[frozenset[str]]]:
-    """Layer -> for each of its calls, names of the node in the file and of what it writes: a kernel has either."""
+    """Layer -> for each of its calls, names of the node in the file and of what it writes: a kernel has one of them."""
     found: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
-    for node in read_nodes(path):
-        if node.name:
-            found[layer_name(node.name)].append(frozenset({node.name, *node.outputs}))
+    nodes = read_nodes(path)
+    renamed = {node.inputs[0]: node.outputs[0] for node in nodes if node.op_type == "Identity"}
+    for node in [node for node in nodes if node.name]:
+        also = {renamed[name] for name in node.outputs if name in renamed}
+        found[layer_name(node.name)].append(frozenset({node.name, *node.outputs, *also}))
     return found
 
 

@@ -22,6 +22,8 @@ from mixbit.export.bytes import lower_bytes
 from mixbit.export.end_to_end import DeployedModel
 from mixbit.export.save import describe, to_bytes
 from tests.mixbit.export.conftest import WIDTHS, make_case
+from tests.mixbit.export.test_user_networks import WIDTHS as USER_WIDTHS
+from tests.mixbit.models.user_networks import NETWORKS, SHAPE
 
 
 class Chain(nn.Module):
@@ -92,6 +94,17 @@ def test_layers_joined_in_one_kernel_keep_their_own_precision(files, tmp_path):
     kernels = openvino.executed(write(tmp_path / "x.onnx", case, [8, 4, 4]), case.policy, threads=1)
     expected = {name: "float" if "float" in entry else "int8" for name, entry in case.policy.items()}
     assert {name: kernel.executed for name, kernel in kernels.items()} == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_as_users_write_them_run_int8_and_choose_the_classes_of_packed(name, tmp_path):
+    case = make_case(USER_WIDTHS, SHAPE, NETWORKS[name]())
+    path = write(tmp_path / "x.onnx", case, list(SHAPE))
+    assert {kernel.executed for kernel in openvino.executed(path, case.policy, threads=1).values()} == {"int8"}
+    output = openvino.open_file(path, threads=1, shape=case.x.shape).run(case.x.numpy())
+    packed = DeployedModel(case.packed, threads=1)(case.x).numpy()
+    assert (output.argmax(1) == packed.argmax(1)).mean() >= 0.98
 
 
 def test_a_layer_that_should_be_int8_and_is_not_has_a_reason(files, tmp_path):
