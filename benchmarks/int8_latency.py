@@ -27,7 +27,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
 from mixbit.devices.device import Request
-from mixbit.devices.kernels import executed_kernels, not_int8
+from mixbit.devices.executed import not_int8
+from mixbit.devices.kernels import executed_kernels
 from mixbit.devices.measure import bound_call, run_rounds, timed_calls, with_limits
 from mixbit.devices.onnx_file import read_nodes
 from mixbit.devices.session import optimized_graph

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from benchmarks.one_layer_codes import EXACT, FLOAT_BIAS, KERNEL, PACKED, PLAIN, PYTORCH, REF, Followed, tie_distance
-from mixbit.devices.kernels import Executed
+from mixbit.devices.executed import Executed
 from mixbit.export.end_to_end import EndToEnd
 
 NONE = "-"

@@ -156,7 +156,7 @@ def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
         try:
             if isinstance(name, str):
                 find_device(name)
-        except MisuseError as error:
+        except MixbitError as error:
             yield marks.fault(("devices", place), error.what, expected=error.expected, got=name, hint=error.hint)
     for location in _latencies(data):
         device = device_of(str(location[-1]))

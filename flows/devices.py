@@ -8,6 +8,7 @@ import click
 from flows.server_commands import PREFECT, api_url
 from flows.servers import known_url
 from mixbit.devices import known
+from mixbit.devices.backend import ABSENT, backend_of, runtime_words
 from mixbit.devices.fingerprint import fingerprint
 from mixbit.devices.remote import refresh
 from mixbit.devices.server import UNDER_WAY, Job, Server, ServerAway
@@ -80,7 +81,7 @@ def remove(name: str) -> None:
 
 
 def look() -> list[DeviceRow]:
-    """This machine, then every device that was added here or has joined the server."""
+    """This machine with each runtime that is installed, then devices that were added here or have joined the server."""
     url = _url()
     server = None if url is None else Server(url)
     try:
@@ -90,7 +91,9 @@ def look() -> list[DeviceRow]:
     except ServerAway as error:
         click.echo(f"{error}", err=True)
         rows = [_row(name, None) for name in known.names()]
-    return [DeviceRow(known.LOCAL, "online", added=True, fingerprint=fingerprint()), *rows]
+    here = {name: fingerprint(backend) for name, backend in known.local_backends().items()}
+    usable = {name: found for name, found in here.items() if found[backend_of(found)] != ABSENT}
+    return [*(DeviceRow(name, "online", added=True, fingerprint=found) for name, found in usable.items()), *rows]
 
 
 def _row(name: str, server: Server | None) -> DeviceRow:
@@ -121,8 +124,8 @@ def _show(rows: list[DeviceRow]) -> None:
 
 
 def _summary(found: dict[str, str]) -> str:
-    cores, runtime = found.get("cores", "?"), found.get("onnxruntime", "unknown")
-    return f"{found.get('arch', '?')}, {found.get('cpu', '?')}, {cores} cores, ONNX Runtime {runtime}"
+    cores, runtime = found.get("cores", "?"), runtime_words(found)
+    return f"{found.get('arch', '?')}, {found.get('cpu', '?')}, {cores} cores, {runtime}"
 
 
 def _job_words(job: Job) -> str:

@@ -7,7 +7,9 @@ from typing import Any, Protocol
 from flows.declaration import Declared
 from flows.parameters import Parameters, baselines, parameters
 from flows.smallest import Try, Walk, drop, range_of, walk
+from mixbit.devices.device import dialect_of
 from mixbit.devices.remote import DeviceFault
+from mixbit.dialects import file_name
 from mixbit.experiment import Data, Proxy, Smallest
 from mixbit.latency import device_of
 from tasks import policy as search_stage
@@ -169,10 +171,10 @@ class _Cells:
 
     def profile(self, tag: str, device: str, deployable: Outputs, references: dict[str, Variant]) -> Outputs | None:
         """None where a device did not deliver: nothing else depends on it, so everything else goes on."""
-        given = {
-            f"{name}_reference": one.deployable["packed.onnx"] for name, one in references.items() if one.deployable
-        }
-        given |= {"packed": deployable["packed.onnx"], "info": self.data["info"]}
+        dialect = dialect_of(device)
+        file = file_name(dialect)
+        given = {f"{name}_reference": one.deployable[file] for name, one in references.items() if one.deployable}
+        given |= {dialect: deployable[file], "info": self.data["info"]}
         try:
             return self.stage("profile", self.p.profiles[device], f"{tag} {device}", **given)
         except DeviceFault:

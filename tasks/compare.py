@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mixbit.dialects import DIALECTS, file_name
 from tasks.record import Record
 from tasks.trace import Lineage, Subject, lineage, resolve, users
 from tasks.tracking import fetch_record, read_output
@@ -146,9 +147,10 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 def _figures(url: str, chain: Mapping[str, Run]) -> dict[str, float]:
     """Figures of every stage of the chain, and of the profiles of its deployable, by device."""
     figures = {f"{stage}.{name}": value for stage, run in chain.items() for name, value in run.metrics.items()}
-    packed = chain["deployable"].outputs.get("packed.onnx") if "deployable" in chain else None
-    for run in users(url, [packed] if packed else []):
-        measured_here = run.inputs.get("packed", ("", ""))[0] == packed
+    outputs = chain["deployable"].outputs if "deployable" in chain else {}
+    made = {name: outputs[file_name(name)] for name in DIALECTS if file_name(name) in outputs}
+    for run in users(url, made.values()):
+        measured_here = any(run.inputs.get(name, ("", ""))[0] == sha256 for name, sha256 in made.items())
         if run.tags.get("mixbit.stage") == "profile" and measured_here:
             device = run.tags.get("device", "")
             figures |= {f"profile.{device}.{name}".replace("..", "."): value for name, value in run.metrics.items()}

@@ -1,4 +1,4 @@
-"""Stage `deployable`: a fine-tuned model -> packed.onnx, ref.onnx, deployable.json, checked. CPU, seconds."""
+"""Stage `deployable`: a fine-tuned model -> packed, bytes and ref.onnx, deployable.json, checked. CPU, seconds."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor, fx
 
-    from mixbit.devices.kernels import Executed
+    from mixbit.devices.executed import Executed
     from mixbit.export.check import TensorCheck
     from mixbit.policy import Entry
     from mixbit.training.evaluate import Evaluation
 
-OUTPUTS = ("packed.onnx", "ref.onnx", "deployable.json")
+OUTPUTS = ("packed.onnx", "bytes.onnx", "ref.onnx", "deployable.json")
 FACTS = ("torch", "onnx-ir", "onnxscript", "onnxruntime", "safetensors")
 
 # Above this share of codes that differ without a tie, `ref` is not the network that was trained.
 LARGEST_OFF_TIE = 1e-4
+# Above this share of pictures with another output, two dialects of a network are not the same network.
+LARGEST_DIFFERING = 0.05
 
 
 class Params(Settings):
@@ -63,11 +65,13 @@ def compute(work: Work, params: Params) -> dict[str, float]:
 
     Raises:
         MixbitError: the fine-tuned model does not fit the policy, ONNX Runtime refuses the file or runs a layer in
-            float that should be int8, or `ref` computes other codes than PyTorch.
+            float that should be int8, `ref` computes other codes than PyTorch, or `bytes` something else than `packed`.
     """
     import torch
 
-    from mixbit.devices.kernels import executed_kernels, not_int8, require_int8
+    from mixbit.devices.executed import not_int8, require_int8
+    from mixbit.devices.kernels import executed_kernels
+    from mixbit.export.bytes import lower_bytes
     from mixbit.export.compact import compact
     from mixbit.export.marker import marker_graph
     from mixbit.export.packed import lower_packed
@@ -85,7 +89,9 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     lowered = lower_packed(marked)
     metadata = describe(policy=policy, inputs=work.digests, info=info)
     packed, ref = to_bytes(compact(lowered), metadata), to_bytes(lower_ref(marked))
+    whole_bytes = to_bytes(lower_bytes(marked), metadata)
     (work.out / "packed.onnx").write_bytes(packed)
+    (work.out / "bytes.onnx").write_bytes(whole_bytes)
     (work.out / "ref.onnx").write_bytes(ref)
     work.progress(1, 4, "executed kernels")
     kernels = executed_kernels(packed, policy, threads=params.threads)
@@ -93,10 +99,11 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     work.progress(2, 4, "check codes")
     checks = _check_codes(work, params, info, model=model, marked=marked, packed=lowered)
     work.progress(3, 4, "test")
+    checks["bytes"] = _check_dialects(work, params, info, packed, whole_bytes)
     judged = _judge(work, params, info, task, model=model, packed=packed)
     checks["top1_agreement"] = judged["top1_agreement"]
     report = _report(layers, policy, kernels, lowered, packed) | {"checks": checks}
-    report["files"] = {"packed.onnx": _file(packed), "ref.onnx": _file(ref)}
+    report["files"] = {"packed.onnx": _file(packed), "bytes.onnx": _file(whole_bytes), "ref.onnx": _file(ref)}
     report["inputs"] = dict(work.digests)
     _write(work, report)
     work.progress(4, 4, "done")
@@ -171,6 +178,22 @@ def _check_codes(
     }
 
 
+def _check_dialects(
+    work: Work, params: Params, info: Mapping[str, Any], packed: bytes, whole_bytes: bytes
+) -> dict[str, float]:
+    """Both files hold the same integers: what they compute may differ by rounding between kernels alone."""
+    from mixbit.export.end_to_end import compare_files
+    from mixbit.training.batches import normalize, read_pictures
+
+    x = normalize(read_pictures(work.inputs["dataset"], info, "test").x[: params.check_pictures], info)
+    found = compare_files(packed, whole_bytes, x, threads=params.threads)
+    if found["differing_pictures"] > LARGEST_DIFFERING * len(x):
+        pictures = f"{found['differing_pictures']} of {len(x)} pictures"
+        what = f"bytes.onnx computes something else than packed.onnx for {pictures}"
+        raise MixbitError("deployable", what, hint="Is there an operation whose meaning differs between ONNX opsets?")
+    return found
+
+
 def _rates(checks: "Mapping[str, TensorCheck]") -> dict[str, float]:
     return {label: check.flips / max(1, check.codes) for label, check in checks.items()}
 
@@ -214,7 +237,7 @@ def _report(
     lowered: "ir.Model",
     packed: bytes,
 ) -> dict[str, Any]:
-    from mixbit.devices.kernels import not_int8
+    from mixbit.devices.executed import not_int8
     from mixbit.export.size import layer_sizes
     from mixbit.policy import policy_sha256
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mixbit.dialects import DIALECTS
 from tasks.adoption import MEASURED
 from tasks.record import Record
 from tasks.store import Store
@@ -130,8 +131,9 @@ def remove_(store: Store, found: Iterable[Garbage]) -> list[Garbage]:
 def _is_root(record: Record, kept: Kept) -> bool:
     if record.run_id is None or record.key in kept.keys:
         return True  # computed, but known to nobody else: the next run uploads it
-    if record.stage in MEASURED and "packed" in record.inputs:
-        return record.inputs["packed"].sha256 in kept.digests
+    measured = [record.inputs[name] for name in DIALECTS if name in record.inputs]
+    if record.stage in MEASURED and measured:
+        return any(one.sha256 in kept.digests for one in measured)
     return record.stage == "deployable" and kept.deployables
 
 

@@ -56,8 +56,10 @@ class Params(Settings):
 
 
 def modules(params: Params) -> tuple[str, ...]:
-    """The factory's module."""
-    return (params.factory.partition(":")[0],)
+    """The factory's module and the device's backend."""
+    from mixbit.devices.device import measuring_module
+
+    return (params.factory.partition(":")[0], measuring_module(params.device))
 
 
 def facts(params: Params) -> dict[str, str]:
@@ -79,7 +81,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     """
     import torch
 
-    from mixbit.devices.device import find_device
+    from mixbit.devices.device import dialect_of, find_device
     from mixbit.devices.fingerprint import fingerprint_sha256
     from mixbit.latency_fit import mixed_policies
     from mixbit.models.neighbours import neighbours
@@ -107,6 +109,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     report = {
         **table,
         "device": device.name,
+        "dialect": dialect_of(device.name),
         "executed": executed,
         "fingerprint": fingerprint,
         "fingerprint_sha256": fingerprint_sha256(fingerprint),
@@ -121,13 +124,15 @@ def compute(work: Work, params: Params) -> dict[str, float]:
 
 
 def _variants(work: Work, params: Params, layers: Mapping[str, Any], info: Mapping[str, Any]) -> "Variants":
+    from mixbit.devices.device import dialect_of
     from mixbit.entries import excluding, uniform_policy
     from mixbit.export.variants import Variants
     from mixbit.models.build import build_model
     from mixbit.policy import INT8_ENTRY
 
     model = build_model(params.factory, params.arguments, work.search_path, seed=params.seed)
-    return Variants(model.eval(), layers, uniform_policy(layers, INT8_ENTRY, "none", excluding(params.excluded)), info)
+    widest = uniform_policy(layers, INT8_ENTRY, "none", excluding(params.excluded))
+    return Variants(model.eval(), layers, widest, info, dialect_of(params.device))
 
 
 def _written(variants: "Variants", folder: Path, policies: "Mapping[str, Policy]") -> dict[str, Path]:

@@ -51,8 +51,11 @@ class Params(Settings):
 
 
 def modules(params: Params) -> tuple[str, ...]:
-    """The factory's module."""
-    return (params.factory.partition(":")[0],)
+    """The factory's module and the devices' backends."""
+    from mixbit.devices.device import measuring_module
+
+    backends = dict.fromkeys(measuring_module(name) for name in devices(params))
+    return (params.factory.partition(":")[0], *backends)
 
 
 def devices(params: Params) -> list[str]:
@@ -78,18 +81,20 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     Raises:
         MixbitError: none keeps them; or the device refuses a file.
     """
-    from mixbit.devices.device import find_device, request_for
+    from mixbit.devices.device import dialect_of, find_device, request_for
     from mixbit.policy import canonical_json, dump_policy, parse_policy
 
-    choice, layers, info = (json.loads(work.inputs[name].read_bytes()) for name in ("choice", "layers", "info"))
+    choice, info = (json.loads(work.inputs[name].read_bytes()) for name in ("choice", "info"))
     candidates = choice["candidates"]
     work.progress(0, 2, f"export {len(candidates)} candidates")
-    files = _files(work, params, [parse_policy(one["policy"], "candidate") for one in candidates], layers, info)
+    policies = [parse_policy(one["policy"], "candidate") for one in candidates]
+    dialects = {name: dialect_of(name) for name in devices(params)}
+    files = {dialect: _files(work, params, policies, dialect) for dialect in sorted(set(dialects.values()))}
     settings = params.model_dump(include={"threads", "rounds", "block_s", "limit_s", "seed"})
     found: dict[str, Any] = {}
     for name in devices(params):
         work.progress(1, 2, f"measure on {name}")
-        found[name] = find_device(name).compare(request_for(files, info["input_shape"], **settings))
+        found[name] = find_device(name).compare(request_for(files[dialects[name]], info["input_shape"], **settings))
     for place, candidate in enumerate(candidates):
         candidate["measured"] = {device: run["models"][str(place)] for device, run in found.items()}
     limits_us = {device: _limit(device, run, params) for device, run in found.items()}
@@ -98,6 +103,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     references = {device: {name: run["models"][name] for name in (FLOAT, W8A8)} for device, run in found.items()}
     measured = {
         "limits_us": limits_us,
+        "dialects": dialects,
         "references": references,
         "contention": {device: run["contention"] for device, run in found.items()},
     }
@@ -110,13 +116,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     }
 
 
-def _files(
-    work: Work,
-    params: Params,
-    policies: Sequence[Mapping[str, Any]],
-    layers: Mapping[str, Any],
-    info: Mapping[str, Any],
-) -> dict[str, Path]:
+def _files(work: Work, params: Params, policies: Sequence[Mapping[str, Any]], dialect: str) -> dict[str, Path]:
     """Files as they would be deployed, by number; the references beside them."""
     import torch
 
@@ -126,12 +126,13 @@ def _files(
     from mixbit.policy import FLOAT_ENTRY, INT8_ENTRY
 
     torch.set_num_threads(params.threads)
+    layers, info = (json.loads(work.inputs[name].read_bytes()) for name in ("layers", "info"))
     model = build_model(params.factory, params.arguments, work.search_path, seed=params.seed).eval()
     widest = uniform_policy(layers, INT8_ENTRY, "none", excluding(params.excluded))
-    references = Variants(model, layers, widest, info)
+    references = Variants(model, layers, widest, info, dialect)
     contents = {FLOAT: references.file(dict.fromkeys(widest, FLOAT_ENTRY)), W8A8: references.file(widest)}
-    contents |= {str(place): export(model, layers, policy, info) for place, policy in enumerate(policies)}
-    files = {name: work.checkpoint / f"{name}.onnx" for name in contents}
+    contents |= {str(place): export(model, layers, policy, info, dialect) for place, policy in enumerate(policies)}
+    files = {name: work.checkpoint / f"{dialect}-{name}.onnx" for name in contents}
     for name, content in contents.items():
         files[name].write_bytes(content)
     return files

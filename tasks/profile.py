@@ -1,14 +1,15 @@
-"""Stage `profile`: packed + references on one device -> profile.json: latency, memory, executed bits by layer."""
+"""Stage `profile`: a deployable + references on one device -> profile.json: latency, memory, executed bits by layer."""
 
 from typing import Any
 
 from pydantic import Field
 
 from mixbit.config import Settings
+from mixbit.dialects import DIALECTS
 from tasks.stage import Work
 
 OUTPUTS = ("profile.json",)
-FACTS = ("onnxruntime",)
+FACTS = ()
 
 
 class Params(Settings):
@@ -33,6 +34,17 @@ class Params(Settings):
     seed: int = Field(default=0, ge=0)
 
 
+def modules(params: Params) -> tuple[str, ...]:
+    """The device's backend.
+
+    Raises:
+        MisuseError: no such device.
+    """
+    from mixbit.devices.device import measuring_module
+
+    return (measuring_module(params.device),)
+
+
 def facts(params: Params) -> dict[str, str]:
     """The device's fingerprint: figures of another machine, governor or runtime are not these.
 
@@ -45,26 +57,27 @@ def facts(params: Params) -> dict[str, str]:
 
 
 def compute(work: Work, params: Params) -> dict[str, float]:
-    """Measure the deployable beside its float and W8A8 references, in one run.
+    """Measure the deployable beside its float and W8A8 references, in one run, in the dialect that is given.
 
     Raises:
-        MisuseError: no such device, or `packed` is no deployable.
+        MisuseError: no such device, or the file is no deployable.
         MixbitError: the device refuses a file, or runs a layer in float that should be int8.
     """
     import json
 
     from mixbit.devices.device import FLOAT, MODEL, W8A8, find_device, request_for
+    from mixbit.devices.executed import require_int8
     from mixbit.devices.fingerprint import fingerprint_sha256
-    from mixbit.devices.kernels import require_int8
     from mixbit.devices.layer_times import slower_in_int8
     from mixbit.policy import canonical_json
 
     device = find_device(params.device)
     info = json.loads(work.inputs["info"].read_bytes())
-    names = {MODEL: "packed", FLOAT: "float_reference", W8A8: "w8a8_reference"}
+    dialect = next(name for name in DIALECTS if name in work.inputs)
+    names = {MODEL: dialect, FLOAT: "float_reference", W8A8: "w8a8_reference"}
     settings = params.model_dump(exclude={"device"})
     request = request_for({name: work.inputs[key] for name, key in names.items()}, info["input_shape"], **settings)
-    work.progress(0, 1, f"measure on {device.name}")
+    work.progress(0, 1, f"measure {dialect} on {device.name}")
     found = device.profile(request)
     reasons = {name: layer["reason"] for name, layer in found["layers"].items() if "reason" in layer}
     require_int8(reasons, f"the device {device.name}")
@@ -72,6 +85,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
     report = {
         **found,
         "device": device.name,
+        "dialect": dialect,
         "fingerprint": fingerprint,
         "fingerprint_sha256": fingerprint_sha256(fingerprint),
         "settings": settings,

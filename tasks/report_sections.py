@@ -119,7 +119,17 @@ def latency(content: ReportContent) -> str:
         for shown in content.shown
         for device, profile in sorted(shown.profiles.items())
     ]
-    heads = ["policy", "device", "latency", "relative to float", "relative to W8A8", "peak memory", "executed", ""]
+    heads = [
+        "policy",
+        "device",
+        "dialect",
+        "latency",
+        "relative to float",
+        "relative to W8A8",
+        "peak memory",
+        "executed",
+        "",
+    ]
     words = (
         "The budget is counted in BitOps; time is not. On the dashed line latency would follow BitOps. Where kernels "
         "compute in 8 bits whatever the policy says, points lie on one height: the executed bits say what really ran."

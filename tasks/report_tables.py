@@ -76,9 +76,10 @@ def movement(content: ReportContent) -> str:
 
 
 def profile_row(device: str, profile: Profile) -> Iterator[object]:
-    """Device, latency, ratios with their spread, memory, executed bits, and a warning."""
+    """Device, dialect, latency, ratios with their spread, memory, executed bits, and a warning."""
     figures, layers = profile.figures, profile.content.get("layers", {})
     yield device
+    yield profile.content.get("dialect", NOTHING)
     yield f"{short_amount(figures['latency_us'])} µs" if "latency_us" in figures else NOTHING
     yield from (_spread(figures, f"ratio_to_{reference}") for reference in ("float", "w8a8"))
     yield f"{figures['peak_rss_bytes'] / 2**20:.0f} MiB" if "peak_rss_bytes" in figures else NOTHING

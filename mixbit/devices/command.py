@@ -7,6 +7,8 @@ import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
 
+from mixbit.devices.backend import DEFAULT, backend_names, require_installed
+from mixbit.devices.job import BACKEND
 from mixbit.devices.known import check_name
 from mixbit.errors import MisuseError, MixbitError
 from mixbit.http import check_url, opener
@@ -44,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--name", required=True, help="what experiments call this device, such as pi5")
     serve.add_argument("--server", required=True, metavar="URL", help="of the Prefect server, as `mixbit up` says it")
+    serve.add_argument(
+        "--backend", default=DEFAULT, metavar="NAME", help=f"runtime: {' or '.join(backend_names())}; {DEFAULT}"
+    )
     serve.add_argument("--folder", type=Path, help="for files and state; default ~/.cache/mixbit-device/NAME")
     serve.add_argument(
         "--cache-mb", type=int, default=CACHE_MB, metavar="N", help=f"most that fetched files may take; {CACHE_MB}"
@@ -54,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(asked: argparse.Namespace) -> None:
     name, url = check_name(asked.name), check_url("--server", asked.server).removesuffix("/api")
     folder = (asked.folder or Path.home() / ".cache" / "mixbit-device" / name).expanduser().resolve()
+    require_installed(asked.backend, "--backend")
     if asked.cache_mb < 1:
         raise MisuseError("--cache-mb", "too small", expected="a number of megabytes from 1", got=asked.cache_mb)
     _require_answer(f"{url}/api/health")
@@ -65,6 +71,7 @@ def _serve(asked: argparse.Namespace) -> None:
     os.environ |= quiet_environment(os.environ) | {key: os.environ.get(key, value) for key, value in SETTINGS.items()}
     os.environ |= {"PREFECT_HOME": str(prefect), "PREFECT_PROFILES_PATH": str(prefect / "profiles.toml")}
     os.environ |= {"PREFECT_API_URL": f"{url}/api", "MIXBIT_DEVICE_FOLDER": str(folder / "files")}
+    os.environ[BACKEND] = asked.backend
     os.environ["MIXBIT_DEVICE_CACHE_BYTES"] = str(asked.cache_mb * 1_000_000)
     try:
         from mixbit.devices.serve import serve

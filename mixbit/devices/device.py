@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mixbit.devices.backend import DEFAULT, dialect_for, module_of
 from mixbit.errors import MisuseError
 
 MODEL, FLOAT, W8A8 = "model", "float", "w8a8"
@@ -26,6 +27,7 @@ class Request:
         block_s: seconds that a block's timed calls should last at least.
         limit_s: seconds after which no further round starts.
         seed: of the pictures and of the order within rounds.
+        backend: of the runtime that measures; a device puts its own here.
     """
 
     models: Mapping[str, str]
@@ -38,6 +40,7 @@ class Request:
     block_s: float = 0.02
     limit_s: float = 60.0
     seed: int = 0
+    backend: str = DEFAULT
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `Request(**data)` gives it back."""
@@ -71,20 +74,21 @@ class Device(Protocol):
 
 
 def find_device(name: str) -> Device:
-    """The device of this name: `local`, or one that was added with `mixbit devices add`. Milliseconds, no server.
+    """The device of this name: `local`, `local-BACKEND`, or one that was added. Milliseconds, no server.
 
     Raises:
         MisuseError: no such device.
+        MixbitError: this machine, with a runtime that is not installed.
     """
     from mixbit.devices import known
 
-    if name == known.LOCAL:
+    if (backend := known.local_backends().get(name)) is not None:
         from mixbit.devices.local import LocalDevice
 
-        return LocalDevice()
+        return LocalDevice(backend, name)
     announced = known.read(name)
     if announced is None:
-        expected = " or ".join([known.LOCAL, *known.names()])
+        expected = " or ".join([*known.local_backends(), *known.names()])
         hint = "A device that is online is added with `mixbit devices add NAME`"
         raise MisuseError("devices", "unknown device", expected=expected, got=name, hint=hint)
     from mixbit.devices.remote import RemoteDevice
@@ -99,6 +103,25 @@ def device_facts(name: str) -> dict[str, str]:
         MisuseError: no such device.
     """
     return {f"device.{key}": value for key, value in find_device(name).fingerprint().items()}
+
+
+def dialect_of(name: str) -> str:
+    """The dialect of the files that a device gets: the best that its runtime loads.
+
+    Raises:
+        MisuseError: no such device.
+        MixbitError: its runtime loads none.
+    """
+    return dialect_for(find_device(name).fingerprint())
+
+
+def measuring_module(name: str) -> str:
+    """The file of a device's backend, as a dotted name: code that its figures depend on.
+
+    Raises:
+        MisuseError: no such device.
+    """
+    return module_of(find_device(name).fingerprint())
 
 
 def request_for(models: Mapping[str, Path], input_shape: list[int], **settings: Any) -> Request:

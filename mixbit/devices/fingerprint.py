@@ -1,25 +1,28 @@
 """What latency depends on, and nothing that names the machine. Reads a few small files; imports no runtime."""
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
 
+from mixbit.devices.backend import DEFAULT, installed, load_backend
 from mixbit.policy import canonical_json
 
-# Flags that choose another kernel in ONNX Runtime's math library; x86-64 names, then arm64 names.
+# Flags that choose another kernel in a runtime's math library; x86-64 names, then arm64 names.
 ISA_FLAGS = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16",
              "avx512_vpopcntdq", "amx_int8", "amx_bf16", "amx_tile",
              "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2")  # fmt: skip
-RUNTIMES = ("onnxruntime", "numpy")
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _UNKNOWN = "unknown"
 
 
-def fingerprint() -> dict[str, str]:
-    """Keys: arch, cpu, isa, cores, governor, os, python, and a version for each runtime."""
+def fingerprint(backend: str = DEFAULT) -> dict[str, str]:
+    """Keys: arch, cpu, isa, cores, governor, os, python, backend, and a version for each package that it measures with.
+
+    Raises:
+        MisuseError: no such backend.
+    """
     cpu = _cpuinfo()
     flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     return {
@@ -30,7 +33,8 @@ def fingerprint() -> dict[str, str]:
         "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.exists() else _UNKNOWN,
         "os": platform.system(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in RUNTIMES},
+        "backend": backend,
+        **{name: installed(name) for name in load_backend(backend).PACKAGES},
     }
 
 
@@ -45,10 +49,3 @@ def _cpuinfo() -> dict[str, str]:
     first = _CPUINFO.read_text().split("\n\n", 1)[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"

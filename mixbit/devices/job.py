@@ -17,21 +17,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mixbit.devices.backend import DEFAULT
 from mixbit.devices.blobs import Blobs, DownloadRefused, Source
 from mixbit.devices.device import MODEL, Request
 from mixbit.devices.fingerprint import fingerprint, fingerprint_sha256
-from mixbit.devices.known import JOB_FORMAT
+from mixbit.devices.known import JOB_FORMAT, LOCAL
 from mixbit.devices.local import LocalDevice
 from mixbit.devices.parent import end_with_parent
 from mixbit.errors import MixbitError
 
+BACKEND = "MIXBIT_DEVICE_BACKEND"
 # What moves a job here and back changes no figure.
 _PLUMBING = {"blobs", "command", "job", "known", "remote", "serve", "server"}
 
 
 def own_fingerprint() -> dict[str, str]:
-    """Of this machine, with a digest of the programs that measure."""
-    return fingerprint() | {"measured_by": _programs_sha256()}
+    """Of this machine and the backend it serves with, with a digest of the programs that measure."""
+    return fingerprint(own_backend()) | {"measured_by": _programs_sha256(own_backend())}
+
+
+def own_backend() -> str:
+    """What `mixbit-device serve --backend` says; jobs inherit it."""
+    return os.environ.get(BACKEND, DEFAULT)
 
 
 def run_job(job: dict[str, Any], blobs: Blobs) -> dict[str, Any]:
@@ -88,11 +95,11 @@ def _answer(job: dict[str, Any], blobs: Blobs) -> dict[str, Any]:
         return fault("download", error)
     except MixbitError as error:
         line = functools.reduce(lambda line, path: line.replace(path, named[path]), named, str(error))
-        return fault("failed", line.removeprefix(f"{LocalDevice.name}: "))
+        return fault("failed", line.removeprefix(f"{LOCAL}: "))
 
 
 def _figures(what: str, request: Request) -> dict[str, Any]:
-    device = LocalDevice()
+    device = LocalDevice(own_backend())
     if what == "executed":
         return device.executed(request.models[MODEL], request.threads)
     measure = {"profile": device.profile, "compare": device.compare, "kernel_times": device.kernel_times}[what]
@@ -100,9 +107,11 @@ def _figures(what: str, request: Request) -> dict[str, Any]:
 
 
 @functools.cache
-def _programs_sha256() -> str:
-    """Comments and formatting do not count."""
-    paths = [path for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in _PLUMBING]
+def _programs_sha256(backend: str) -> str:
+    """Of the shared programs and of one backend; comments and formatting do not count."""
+    here = Path(__file__).parent
+    paths = [path for path in sorted(here.glob("*.py")) if path.stem not in _PLUMBING]
+    paths.append(here / "backends" / f"{backend}.py")
     code = "\n".join(ast.dump(ast.parse(path.read_bytes())) for path in paths)
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 

@@ -15,8 +15,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
+from mixbit.devices.backend import Profiled
 from mixbit.devices.device import Request
-from mixbit.devices.layer_times import Profiled, hot_calls, middle, run_blocks
+from mixbit.devices.layer_times import middle, profiled, run_blocks
 from mixbit.devices.onnx_file import read_metadata
 from mixbit.devices.parent import end_with_parent
 
@@ -33,15 +34,15 @@ def kernel_times(request: Request) -> dict[str, Any]:
         {model: {layer: us}}; a layer that can't be told apart has 0, its time is counted for the one before.
     """
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: Profiled(request, name, Path(folder)) for name in request.models}
+        files = {name: profiled(request, name, Path(folder)) for name in request.models}
         run_blocks(list(files.values()), MIN_ROUNDS, request.rounds, request.limit_s)
         return {name: _times(file, Path(request.models[name])) for name, file in files.items()}
 
 
 def _times(file: Profiled, path: Path) -> dict[str, float]:
     layers = list(read_metadata(path)["policy"])
-    kernels = file.kernels(layers)
-    calls = [by_layer(call, kernels) for call in hot_calls(file.events())]
+    timed, kernels = file.calls(), file.kernels(layers)
+    calls = [by_layer(call, kernels) for call in timed]
     return {layer: middle([call.get(layer, 0.0) for call in calls]) for layer in layers}
 
 

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mixbit.devices.backend import DEFAULT, backend_names
 from mixbit.errors import MisuseError, MixbitError
 from mixbit.place import state_dir
 
 NAME_WORDS = "lower case letters, digits and dashes, a letter or digit first, at most 40"
-LOCAL = "local"
+LOCAL = "local"  # this machine with the default runtime; `local-openvino`: with another backend of this name
 FLOW = "mixbit-device"
-RESERVED = (LOCAL, "cpu", "cuda")  # the last two are what a network is trained on
-JOB_FORMAT = 1  # raised when a host and a device of different versions would misunderstand each other
+TRAINED_ON = ("cpu", "cuda")
+JOB_FORMAT = 2  # raised when a host and a device of different versions would misunderstand each other
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
@@ -54,11 +55,16 @@ def check_name(name: str) -> str:
     Raises:
         MisuseError: not a name that a remote device can have.
     """
-    if not _NAME.fullmatch(name) or name in RESERVED:
-        raise MisuseError(
-            "device", "not the name of a remote device", expected=f"{NAME_WORDS}; not {', '.join(RESERVED)}", got=name
-        )
+    reserved = (*local_backends(), *TRAINED_ON)
+    if not _NAME.fullmatch(name) or name in reserved:
+        expected = f"{NAME_WORDS}; not {', '.join(reserved)}"
+        raise MisuseError("device", "not the name of a remote device", expected=expected, got=name)
     return name
+
+
+def local_backends() -> dict[str, str]:
+    """Names of this machine as a device -> the backend that measures under it, installed or not."""
+    return {LOCAL: DEFAULT} | {f"{LOCAL}-{backend}": backend for backend in backend_names() if backend != DEFAULT}
 
 
 def resource(name: str) -> str:

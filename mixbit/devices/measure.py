@@ -16,10 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mixbit.devices.backend import load_backend
 from mixbit.devices.device import FLOAT, MODEL, W8A8, Request
 from mixbit.devices.parent import end_with_parent
 
@@ -162,15 +164,9 @@ def ratio(model: str, reference: str, rounds: Sequence[Round], request: Request)
 
 def bound_call(path: str, request: Request, rng: np.random.Generator) -> Call:
     """One run of a file on random pictures; the same memory is read and written each time."""
-    from mixbit.devices.session import open_file
-
-    session = open_file(path, threads=request.threads)
     pictures = rng.standard_normal((request.batch_size, *request.input_shape), dtype=np.float32)
-    binding = session.io_binding()
-    binding.bind_cpu_input("input", pictures)
-    for output in session.get_outputs():
-        binding.bind_output(output.name)
-    return lambda: session.run_with_iobinding(binding)
+    opened = load_backend(request.backend).open_file(Path(path), threads=request.threads, shape=pictures.shape)
+    return opened.bound(pictures)
 
 
 def timed_calls(call: Call, request: Request) -> int:

@@ -11,30 +11,29 @@ from typing import Any
 
 import numpy as np
 
+from mixbit.devices.backend import Backend, load_backend
 from mixbit.devices.parent import end_with_parent
-from mixbit.devices.session import open_file
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_rss_bytes(model: str, shape: tuple[int, ...], threads: int, calls: int = 3) -> int:
-    """Bytes that load + `calls` runs add at their peak to a process that has imported ONNX Runtime.
+def peak_rss_bytes(backend: Backend, model: str, shape: tuple[int, ...], threads: int, calls: int = 3) -> int:
+    """Bytes that load + `calls` runs add at their peak to a process that has imported the runtime.
 
     Args:
+        backend: of the runtime.
         model: ONNX file.
         shape: [N, C, H, W].
         threads: intra-op threads.
         calls: memory settles after a few.
     """
-    import onnxruntime
-
-    assert onnxruntime.__version__  # loaded before the first reading
+    backend.load()
     _forget_peak_()
     before = _resident("VmRSS")
-    session = open_file(model, threads=threads)
+    opened = backend.open_file(Path(model), threads=threads, shape=shape)
     pictures = np.zeros(shape, np.float32)
     for _ in range(calls):
-        session.run(None, {"input": pictures})
+        opened.run(pictures)
     return max(0, _resident("VmHWM") - before)
 
 
@@ -57,5 +56,6 @@ def _resident(key: str) -> int:
 if __name__ == "__main__":
     end_with_parent()
     request = json.load(sys.stdin)
-    peak = peak_rss_bytes(request["model"], tuple(request["shape"]), request["threads"])
+    backend, shape = load_backend(request["backend"]), tuple(request["shape"])
+    peak = peak_rss_bytes(backend, request["model"], shape, request["threads"])
     json.dump({"peak_rss_bytes": peak}, sys.stdout)

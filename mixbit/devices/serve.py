@@ -29,6 +29,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.workers.process import ProcessWorker
 
+from mixbit.devices.backend import runtime_words
 from mixbit.devices.blobs import Blobs
 from mixbit.devices.job import own_fingerprint, run_job
 from mixbit.devices.known import FLOW, Announcement, resource
@@ -79,8 +80,8 @@ async def _served(name: str, identity: str) -> None:
     worker_name = f"{name}-{identity}"
     _require_free(name, worker_name)
     announced = await join(name)
-    facts = [announced.fingerprint[key] for key in ("arch", "cpu", "onnxruntime")]
-    print(f"{name} joined: {facts[0]}, {facts[1]}, ONNX Runtime {facts[2]}. Ctrl-C ends it", flush=True)
+    found = announced.fingerprint
+    print(f"{name} joined: {found['arch']}, {found['cpu']}, {runtime_words(found)}. Ctrl-C ends it", flush=True)
     print(f"on the host: mixbit devices add {name}", flush=True)
     worker = ProcessWorker(
         work_pool_name=resource(name),

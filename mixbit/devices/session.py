@@ -31,7 +31,7 @@ def open_session(
     Raises:
         MixbitError: ONNX Runtime is not installed, or refuses the file.
     """
-    ort = _onnxruntime()
+    ort = import_runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
@@ -54,11 +54,6 @@ def open_session(
         raise MixbitError(where, f"ONNX Runtime refuses it: {str(error).splitlines()[0]}", hint=hint) from error
 
 
-def open_file(path: str, *, threads: int) -> Any:
-    """A session of a file by name."""
-    return open_session(Path(path), threads=threads)
-
-
 def optimized_graph(model: Path | bytes, *, threads: int) -> bytes:
     """The graph that ONNX Runtime really executes on this machine, as ONNX bytes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +69,12 @@ def _opset_words(model: Path | bytes) -> str:
         return ""
 
 
-def _onnxruntime() -> Any:
+def import_runtime() -> Any:
+    """The module `onnxruntime`.
+
+    Raises:
+        MixbitError: it is not installed.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError:

@@ -15,6 +15,9 @@ from mixbit.export.check import Recorded, Stored, TensorCheck
 from mixbit.export.marker import FakeQuant
 from mixbit.export.save import to_bytes
 
+# Outputs this close, relative to the largest, come from the same codes.
+ALIKE = 1e-3
+
 
 @dataclass(frozen=True)
 class EndToEnd:
@@ -69,6 +72,30 @@ def compare(
     largest = max(1.0, float(np.abs(recorded.output).max(initial=0.0)))
     differences = np.abs(output.astype(np.float64) - recorded.output).reshape(len(x), -1).max(axis=1) / largest
     return EndToEnd(tensors, flipped, differences)
+
+
+def compare_files(first: bytes, second: bytes, x: Tensor, *, threads: int) -> dict[str, float]:
+    """Two files of one network, on the same pictures.
+
+    Args:
+        first: an ONNX file.
+        second: another one.
+        x: normalized float32 [N, C, H, W].
+        threads: of ONNX Runtime.
+
+    Returns:
+        {"differing_pictures": with an output that differs by more than `ALIKE` of the largest,
+        "largest_output_difference", "same_class": share}.
+    """
+    one, other = (DeployedModel(content, threads=threads)(x).numpy() for content in (first, second))
+    differences = np.abs(one.astype(np.float64) - other).reshape(len(x), -1).max(axis=1)
+    limit = ALIKE * max(1.0, float(np.abs(one).max(initial=0.0)))
+    same = (one.reshape(len(x), -1).argmax(1) == other.reshape(len(x), -1).argmax(1)).mean()
+    return {
+        "differing_pictures": int((differences > limit).sum()),
+        "largest_output_difference": float(differences.max(initial=0.0)),
+        "same_class": float(same),
+    }
 
 
 class DeployedModel(nn.Module):

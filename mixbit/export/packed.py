@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from mixbit.dialects import PACKED as NAME
 from mixbit.export.activations import UNBOUNDED, emit_activation, plus_zero
 from mixbit.export.build import INT2, SHARED, Builder
 from mixbit.export.codes import broadcast, stretch_factor, weight_codes, weight_shift
 from mixbit.export.containers import emit_codes
+from mixbit.export.dialect import Dialect
 from mixbit.export.fold import integers
 from mixbit.export.layers import Layer, find_layers
 from mixbit.export.marker import FakeQuant, constant, is_marker, read_marker
@@ -25,13 +27,15 @@ OPSET, IR_VERSION = 21, 10
 INT2_OPSET, INT2_IR_VERSION = 25, 13
 
 
-def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
+def lower_packed(marked: ir.Model, *, forced: bool = False, dialect: Dialect | None = None) -> ir.Model:
     """Marker graph -> opset 21, IR 10; opset 25, IR 13 when a 2-bit initializer is present.
 
     Args:
         marked: from `marker_graph`; not changed.
         forced: cut at every activation quantizer, as `lower_ref` does.
+        dialect: another one than `packed`, with versions of its own.
     """
+    dialect = dialect or PACKED
     graph = marked.graph
     build = Builder(graph.inputs)
     layers = {id(layer.node): layer for layer in find_layers(graph)}
@@ -40,7 +44,7 @@ def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
     stretches: dict[ir.Value, int] = {}
     for node in graph:
         if id(node) in layers:
-            build.values[node.outputs[0]] = _emit_layer(build, layers[id(node)], stretches)
+            build.values[node.outputs[0]] = _emit_layer(build, dialect, layers[id(node)], stretches)
         elif id(node) in absorbed:
             build.values[node.outputs[0]] = build.values[absorbed[id(node)].node.outputs[0]]
         elif _is_weight(node) and _only_layers_read(node, layers):
@@ -57,8 +61,7 @@ def lower_packed(marked: ir.Model, *, forced: bool = False) -> ir.Model:
             bounds[node.outputs[0]] = swallowed
         else:
             build.copy(node)
-    narrowest = any(_is_int2(value) for value in build.initializers.values())
-    opset, ir_version = (INT2_OPSET, INT2_IR_VERSION) if narrowest else (OPSET, IR_VERSION)
+    opset, ir_version = dialect.versions(build)
     return build.model(graph.outputs, opset=opset, ir_version=ir_version)
 
 
@@ -122,14 +125,14 @@ def _pool(build: Builder, node: ir.Node) -> Callable[[ir.Value], ir.Value]:
     return lambda x: build.node("MaxPool", [x], str(node.outputs[0].name), node.attributes)
 
 
-def _emit_layer(build: Builder, layer: Layer, stretches: Mapping[ir.Value, int]) -> ir.Value:
+def _emit_layer(build: Builder, dialect: Dialect, layer: Layer, stretches: Mapping[ir.Value, int]) -> ir.Value:
     x = build.read(layer.node.inputs[0])
     assert x is not None
     if layer.quantizer is None:
         weight, bias = _float_constants(build, layer)
     else:
         with build.piece("W"):
-            weight, bias = _integer_constants(build, layer, layer.quantizer, stretches)
+            weight, bias = _integer_constants(build, dialect, layer, layer.quantizer, stretches)
     inputs = [weight] if bias is None else [weight, bias]
     name, output = str(layer.node.name), str(layer.node.outputs[0].name)
     if layer.node.op_type != "MatMul":
@@ -168,7 +171,7 @@ def _float_constants(build: Builder, layer: Layer) -> tuple[ir.Value, ir.Value |
 
 
 def _integer_constants(
-    build: Builder, layer: Layer, quantizer: FakeQuant, stretches: Mapping[ir.Value, int]
+    build: Builder, dialect: Dialect, layer: Layer, quantizer: FakeQuant, stretches: Mapping[ir.Value, int]
 ) -> tuple[ir.Value, ir.Value | None]:
     name, maker, map_ = str(layer.node.name), _source(layer.node).producer(), layer.map
     codes = weight_codes(constant(layer.weight), quantizer.scale, quantizer.quant_min, quantizer.quant_max)
@@ -177,9 +180,10 @@ def _integer_constants(
     fixed = integers(codes, quantizer.scale, activation_scale or np.float32(1), map_, shift)
     # All calls of a layer share its codes, unless folding changed them.
     owner = layer.name if fixed.codes is codes else name if name != layer.name else f"{name}:1"
-    unpacked = emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift)
-    scales, bias = emit_channels(build, name, fixed.scale, None if map_ is None else map_.bias, shift)
-    weight = _emit_weight(build, layer, unpacked, scales, len(fixed.scale))
+    unpacked = dialect.emit_codes(build, owner, fixed.codes, quantizer.num_bits, shift)
+    scales, bias = dialect.emit_channels(build, name, fixed.scale, None if map_ is None else map_.bias, shift)
+    zeros = dialect.emit_zeros(build, len(fixed.scale)) if layer.op_type == "Gemm" else None
+    weight = _emit_weight(build, layer, unpacked, scales, zeros)
     if fixed.bias is None or map_ is None:
         return weight, None
     if activation_scale is None:
@@ -203,14 +207,13 @@ def _scale_of(build: Builder, layer: Layer) -> ir.Value:
     return scale
 
 
-def _emit_weight(build: Builder, layer: Layer, codes: ir.Value, scales: ir.Value, channels: int) -> ir.Value:
-    inputs = [codes, scales]
-    if layer.op_type == "Gemm":  # without a zero point ONNX Runtime does not see a quantized Gemm
-        inputs.append(_zeros(build, channels))
+def _emit_weight(build: Builder, layer: Layer, codes: ir.Value, scales: ir.Value, zeros: ir.Value | None) -> ir.Value:
+    # Without a zero point ONNX Runtime does not see a quantized Gemm.
+    inputs = [codes, scales] if zeros is None else [codes, scales, zeros]
     return build.node("DequantizeLinear", inputs, f"{layer.node.name}.dq", {"axis": 0})
 
 
-def _zeros(build: Builder, count: int) -> ir.Value:
+def _emit_zeros(build: Builder, count: int) -> ir.Value:
     """int8 [count], made when the file is loaded."""
     name = f"{SHARED}zeros{count}"
     if name not in build.named:
@@ -237,5 +240,13 @@ def _swallowed(node: ir.Node) -> tuple[float, float] | None:
     return (-np.inf if low is None else low, np.inf if high is None else high)
 
 
+def _versions(build: Builder) -> tuple[int, int]:
+    narrowest = any(_is_int2(value) for value in build.initializers.values())
+    return (INT2_OPSET, INT2_IR_VERSION) if narrowest else (OPSET, IR_VERSION)
+
+
 def _is_int2(value: ir.Value) -> bool:
     return value.const_value is not None and value.const_value.numpy().dtype == INT2
+
+
+PACKED = Dialect(NAME, emit_codes, emit_channels, _emit_zeros, _versions)

@@ -10,8 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
+from mixbit.export.bytes import BYTES
 from mixbit.export.marker import LAYER_OPS, is_marker, layer_of, marker_graph, read_marker
-from mixbit.export.packed import lower_packed
+from mixbit.export.packed import PACKED, lower_packed
 from mixbit.export.ref import is_weight
 from mixbit.export.save import describe, to_bytes
 from mixbit.models.graph import trace
@@ -20,28 +21,40 @@ from mixbit.models.quantize import build_quantized
 from mixbit.policy import FLOAT_ENTRY, INT8_ENTRY, Policy, is_float
 
 PICTURES = 8
+DIALECTS = {one.name: one for one in (PACKED, BYTES)}
 
 
-def export(model: nn.Module, layers: Mapping[str, Any], policy: Policy, info: Mapping[str, Any]) -> bytes:
-    """The packed file of any policy, with the weights that the model holds and step sizes for random pictures.
+def export(
+    model: nn.Module, layers: Mapping[str, Any], policy: Policy, info: Mapping[str, Any], dialect: str = PACKED.name
+) -> bytes:
+    """The file of any policy, with the weights that the model holds and step sizes for random pictures.
 
     Args:
         model: the float network.
         layers: content of layers.json.
         policy: layer -> (weight num_bits, activation num_bits).
         info: dataset_info.json.
+        dialect: that the file is written in.
 
     Raises:
         MixbitError: the network cannot be traced or exported.
     """
     metadata = describe(policy=policy, inputs={}, info=info)
-    return to_bytes(lower_packed(_marked(model, layers, policy, info)), metadata)
+    marked = _marked(model, layers, policy, info)
+    return to_bytes(lower_packed(marked, dialect=DIALECTS[dialect]), metadata)
 
 
 class Variants:
-    """Packed files of one network by policy; float layers of `widest` stay float in every policy."""
+    """Files of one network by policy; float layers of `widest` stay float in every policy."""
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, Any], widest: Policy, info: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, Any],
+        widest: Policy,
+        info: Mapping[str, Any],
+        dialect: str = PACKED.name,
+    ) -> None:
         """Export the policy with the most int8 layers.
 
         Args:
@@ -49,16 +62,18 @@ class Variants:
             layers: content of layers.json.
             widest: every layer float or 8 bit.
             info: dataset_info.json.
+            dialect: that the files are written in.
 
         Raises:
             MixbitError: the network cannot be traced or exported.
         """
         self.graph: fx.GraphModule = trace(model, info["input_shape"])
         self.policy, self.input_shape, self._info = widest, tuple(info["input_shape"]), info
+        self._dialect = DIALECTS[dialect]
         self._marked = _marked(model, layers, widest, info)
 
     def file(self, policy: Policy) -> bytes:
-        """The packed file of a policy whose int8 layers are int8 in `widest` too."""
+        """The file of a policy whose int8 layers are int8 in `widest` too."""
         wide: Policy = {name: FLOAT_ENTRY if is_float(entry) else INT8_ENTRY for name, entry in policy.items()}
         marked = self._marked.clone()
         kept = {spot.tensor.name: len(spot.readers) < len(spot.tensor.users) for spot in place(self.graph, wide)}
@@ -70,7 +85,8 @@ class Variants:
                 tensor = read_marker(node).name.partition(".")[2]
                 if tensor not in kept or kept[tensor]:
                     _pass_by_(node, layers_too=tensor not in kept)
-        return to_bytes(lower_packed(marked), describe(policy=wide, inputs={}, info=self._info))
+        metadata = describe(policy=wide, inputs={}, info=self._info)
+        return to_bytes(lower_packed(marked, dialect=self._dialect), metadata)
 
 
 def _marked(model: nn.Module, layers: Mapping[str, Any], policy: Policy, info: Mapping[str, Any]) -> ir.Model:

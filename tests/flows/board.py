@@ -25,6 +25,7 @@ class Board:
     url: str
     python: str = sys.executable
     path: str = str(ROOT)
+    backend: str = "onnxruntime"
     name: str = field(default_factory=lambda: f"board-{uuid.uuid4().hex[:6]}")
     process: subprocess.Popen | None = None
 
@@ -36,7 +37,7 @@ class Board:
         """Come online."""
         self.folder.mkdir(exist_ok=True)
         command = [self.python, "-m", "mixbit.devices.command", "serve", "--name", self.name]
-        command += ["--server", self.url, "--folder", str(self.folder)]
+        command += ["--server", self.url, "--folder", str(self.folder), "--backend", self.backend]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(

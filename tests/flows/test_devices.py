@@ -1,6 +1,7 @@
 """A device that joins real servers as a process of its own: jobs, faults, what a user sees."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from flows.devices import devices_command
 from mixbit.devices import known, remote
 from mixbit.devices.blobs import sha256_of
-from mixbit.devices.device import find_device, request_for
+from mixbit.devices.device import dialect_of, find_device, request_for
 from mixbit.errors import MixbitError
 from mixbit.export.build import Builder
 from mixbit.export.save import describe, to_bytes
@@ -87,7 +88,7 @@ def test_a_device_joins_is_added_measures_and_is_listed(host, device, network):
     row = listed(host, device.name)
     assert (row["state"], row["added"], row["last_job"]["state"]) == ("online", True, "COMPLETED")
     assert row["fingerprint"] == device.fingerprint()
-    assert f"{device.name}  online" in host().stdout
+    assert re.search(rf"^{device.name} +online", host().stdout, re.MULTILINE)
 
 
 def test_a_file_altered_on_the_server_is_refused_and_sent_anew(device, network):
@@ -216,6 +217,19 @@ def test_a_device_without_power_is_known_in_two_minutes_and_works_again_afterwar
     assert time.monotonic() - began_s < KNOWN_S
     board.start()
     assert device.profile(request(network("power again")))["layers"]
+
+
+def test_a_device_with_openvino_announces_it_and_measures_with_it(tmp_path, urls, host, network):
+    one = Board(tmp_path / "disk", urls["MIXBIT_PREFECT_URL"], backend="openvino")
+    try:
+        one.start()
+        assert host("add", one.name).exit_code == 0
+        device = find_device(one.name)
+        assert (device.fingerprint()["backend"], dialect_of(one.name)) == ("openvino", "bytes")
+        assert "OpenVINO" in next(line for line in host().stdout.splitlines() if line.startswith(one.name))
+        assert device.profile(request(network("openvino")))["layers"]["conv"]["kernel"].endswith("_f32")
+    finally:
+        one.stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,15 @@
 import hashlib
 import json
 
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from mixbit.devices.onnx_file import read_metadata
 from mixbit.errors import MixbitError
+from mixbit.export.packed import lower_packed
 from mixbit.models.build import build_model
 from mixbit.models.graph import describe_layers
 from mixbit.models.quantize import build_quantized, save_quantized
@@ -75,6 +78,34 @@ def test_report_names_files_by_digest_and_layers_by_kernel(stage):
     assert {(layer["executed"], tuple(layer["policy"])) for layer in report["layers"].values()} == {("int8", (4, 4))}
     assert report["not_int8"] == {}
     assert report["checks"]["ref"]["off_tie"] == 0
+
+
+def test_both_dialects_say_one_policy_and_compute_the_same(stage):
+    work, policy, _ = stage
+    report = json.loads((work.out / "deployable.json").read_bytes())
+    digests = {name: report["files"][f"{name}.onnx"]["sha256"] for name in ("packed", "bytes")}
+    assert digests["bytes"] == hashlib.sha256((work.out / "bytes.onnx").read_bytes()).hexdigest() != digests["packed"]
+    assert read_metadata(work.out / "bytes.onnx") == read_metadata(work.out / "packed.onnx")
+    assert read_metadata(work.out / "bytes.onnx")["policy.sha256"] == policy_sha256(policy)
+    assert (report["checks"]["bytes"]["differing_pictures"], report["checks"]["bytes"]["same_class"]) == (0, 1.0)
+
+
+def test_a_dialect_that_computes_something_else_fails_the_stage(stage, tmp_path, monkeypatch):
+    work, _, _ = stage
+    params = deployable.Params(factory=FACTORY, arguments=ARGUMENTS)
+    monkeypatch.setattr("mixbit.export.bytes.lower_bytes", _without_biases)
+    with pytest.raises(
+        MixbitError, match=r"bytes.onnx computes something else than packed.onnx for \d+ of 60 pictures"
+    ):
+        deployable.compute(make_work(dict(work.inputs), tmp_path / "out"), params)
+
+
+def _without_biases(marked):
+    lowered = lower_packed(marked)
+    for name, value in lowered.graph.initializers.items():
+        if name.endswith(".bias"):
+            value.const_value = ir.tensor(0 * value.const_value.numpy(), name=name)
+    return lowered
 
 
 def test_file_tells_its_policy_to_onnxruntime(stage):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mixbit.devices.onnx_file import read_metadata
+from mixbit.devices.onnx_file import read_metadata, read_opset
 from mixbit.models.build import build_model
 from mixbit.models.graph import describe_layers
 from mixbit.policy import canonical_json, is_float, parse_policy
@@ -96,3 +96,14 @@ def test_few_files_lie_on_the_disk_at_once_and_none_at_the_end(made):
     device = made[2]
     assert device.most_at_once == latency_table.TOGETHER + 1
     assert not any(path.exists() for path in device.measured)
+
+
+def test_files_for_an_old_runtime_are_of_the_dialect_that_it_loads(made, tmp_path, monkeypatch):
+    _, _, device = made
+    monkeypatch.setattr("mixbit.devices.device.find_device", lambda _name: device)
+    monkeypatch.setattr(device, "fingerprint", lambda: {"onnxruntime": "1.19.2"})
+    (tmp_path / "chain.py").write_text(NETWORK)
+    layers = describe_layers(build_model("chain:net", {}, (tmp_path,), seed=0), INFO["input_shape"])
+    work = Work({}, {}, tmp_path, tmp_path, lambda *_: None, tmp_path, (tmp_path,))
+    variants = latency_table._variants(work, latency_table.Params(factory="chain:net", device="moon"), layers, INFO)
+    assert read_opset(variants.file(variants.policy)) == 18

@@ -88,3 +88,7 @@ def test_the_fingerprint_of_every_limited_device_is_a_fact(monkeypatch):
     monkeypatch.setattr("mixbit.devices.device.find_device", lambda _name: _Device())
     params = measured_policy.Params(factory="n:n", budget={"latency[b]": "1 ms", "latency[a]": "1 ms"})
     assert measured_policy.facts(params) == {"device.a.arch": "moon", "device.b.arch": "moon"}
+
+
+def test_the_dialect_that_was_measured_is_told(decide):
+    assert decide("0.9x float", 94, 80, 60)[2]["measuring"]["dialects"] == {"local": "packed"}

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -46,6 +47,22 @@ def test_profile_holds_ratios_memory_and_executed_bits(work):
     assert layer["latency_us"] > 0
     assert report["slower_in_int8"] == {}
     assert report["fingerprint"]["arch"] == profile.facts(profile.Params())["device.arch"]
+
+
+def test_a_device_of_another_backend_measures_the_dialect_it_is_given(work, tmp_path):
+    inputs = {"bytes" if name == "packed" else name: path for name, path in work.inputs.items()}
+    there = replace(work, inputs=inputs, out=tmp_path)
+    profile.compute(there, profile.Params(device="local-openvino", block_s=0.001, limit_s=20))
+    report = json.loads((tmp_path / "profile.json").read_bytes())
+    assert (report["device"], report["dialect"], report["fingerprint"]["backend"]) == (
+        "local-openvino", "bytes", "openvino",
+    )  # fmt: skip
+    assert report["layers"]["conv"]["executed"] == "float"
+
+
+def test_the_code_of_a_backend_counts_for_its_device_alone():
+    assert profile.modules(profile.Params()) == ("mixbit.devices.backends.onnxruntime",)
+    assert profile.modules(profile.Params(device="local-openvino")) == ("mixbit.devices.backends.openvino",)
 
 
 class _Fallen:

@@ -19,6 +19,7 @@ def serve(*words):
         (["--name", "pi5", "--server", "http://127.0.0.1:9"], 1, "the server does not answer"),
         (["--name", "pi5", "--server", "host.lan"], 2, "not the address of a server"),
         (["--name", "Pi 5", "--server", "http://127.0.0.1:9"], 2, "not the name of a remote device"),
+        (["--name", "pi5", "--server", "http://127.0.0.1:9", "--backend", "tvm"], 2, "unknown backend"),
     ],
 )
 def test_what_can_not_work_is_one_line(tmp_path, words, code, line):

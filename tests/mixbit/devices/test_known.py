@@ -31,7 +31,7 @@ def test_what_a_device_announced_is_a_fact_of_its_profiles():
 
 def test_an_unknown_device_names_all_known_ones():
     known.write("pi5", SAID)
-    with pytest.raises(MisuseError, match="unknown device, expected local or pi5, got moon"):
+    with pytest.raises(MisuseError, match="unknown device, expected local or local-openvino or pi5, got moon"):
         find_device("moon")
 
 

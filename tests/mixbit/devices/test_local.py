@@ -30,7 +30,7 @@ def test_file_that_the_runtime_refuses_is_one_line(convolution, tmp_path):
 
 
 def test_unknown_device_names_the_known_ones():
-    with pytest.raises(MisuseError, match="expected local, got pi5"):
+    with pytest.raises(MisuseError, match="expected local or local-openvino, got pi5"):
         find_device("pi5")
 
 

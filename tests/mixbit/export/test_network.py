@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import torch
 
-from mixbit.devices.kernels import executed_kernels, not_int8
+from mixbit.devices.executed import not_int8
+from mixbit.devices.kernels import executed_kernels
 from mixbit.devices.onnx_file import read_metadata, read_nodes
 from mixbit.export.check import activation_quantizers, check_layers, flip_rate
 from mixbit.export.end_to_end import DeployedModel, compare

@@ -5,7 +5,8 @@ from collections import OrderedDict
 import pytest
 from torch import nn
 
-from mixbit.devices.kernels import executed_kernels, not_int8
+from mixbit.devices.executed import not_int8
+from mixbit.devices.kernels import executed_kernels
 from mixbit.devices.onnx_file import read_nodes
 from mixbit.devices.session import optimized_graph
 from mixbit.export.check import activation_quantizers, check_layers, flip_rate
