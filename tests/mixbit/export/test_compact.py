@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mixbit.devices.kernels import executed_kernels, not_int8
+from mixbit.devices.executed import not_int8
+from mixbit.devices.kernels import executed_kernels
 from mixbit.devices.onnx_file import read_nodes
 from mixbit.devices.session import open_session, optimized_graph
 from mixbit.export.compact import compact

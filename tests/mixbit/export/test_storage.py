@@ -2,7 +2,8 @@ import numpy as np
 import onnx
 import pytest
 
-from mixbit.devices.kernels import executed_kernels, not_int8
+from mixbit.devices.executed import not_int8
+from mixbit.devices.kernels import executed_kernels
 from mixbit.devices.onnx_file import read_nodes
 from mixbit.devices.session import open_session, optimized_graph
 from mixbit.export.build import Builder
