@@ -35,7 +35,6 @@ from mixbit.export.save import to_bytes
 from mixbit.models.graph import describe_layers
 from mixbit.models.quantize import build_quantized
 from mixbit.models.resnet import resnet8
-from mixbit.models.settle import settle_
 from mixbit.policy import Policy
 from mixbit.training.batches import Pictures, calibration_pictures, normalize
 from mixbit.training.optimizer import Schedule
@@ -85,8 +84,7 @@ def make_case(weight_bits: int, activation_bits: int) -> Case:
     policy: Policy = {layer["name"]: (weight_bits, activation_bits) for layer in layers["layers"]}
     policy |= {layers["first"]: (8, 8), layers["last"]: (8, 8)}
     quantized = build_quantized(model, layers, policy, calibration_pictures(data["train"], 256, 0))
-    settle_(trained(quantized, data, FINETUNE))
-    marked = marker_graph(quantized, shape)
+    marked = marker_graph(trained(quantized, data, FINETUNE), shape)
     x = normalize(data["test"].x, data["test"].info)
     return Case(quantized, policy, marked, to_bytes(lower_ref(marked)), to_bytes(lower_packed(marked)), x)
 
