@@ -19,6 +19,8 @@ from mixbit.policy import Entry, Policy, is_float
 FLOAT, INT8 = "float", "int8"
 UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
 COST = re.compile(r"latency\[([A-Za-z0-9][A-Za-z0-9_.-]*)\]")
+SIMULATED = "simulated:"
+_SIMULATED_COST = re.compile(rf"latency\[{SIMULATED}([^\[\]]*)\]")
 _ABSOLUTE = re.compile(r"(\d+(?:\.\d+)?) ?(us|ms|s)")
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)x (float|w8a8)")
 EXPECTED = "a time such as 8 ms (us, ms or s), or such as 0.8x float or 1.1x w8a8 (times what that takes there)"
@@ -32,6 +34,17 @@ def cost_name(device: str) -> str:
 def device_of(cost: str) -> str | None:
     """The device that a cost's name speaks of; None of another cost."""
     match = COST.fullmatch(cost)
+    return match[1] if match else None
+
+
+def simulated_name(model: str) -> str:
+    """What the cost of a simulated model is called in budgets."""
+    return cost_name(f"{SIMULATED}{model}")
+
+
+def simulated_of(cost: str) -> str | None:
+    """The simulated model that a cost's name speaks of; None of another cost."""
+    match = _SIMULATED_COST.fullmatch(cost)
     return match[1] if match else None
 
 

@@ -33,7 +33,7 @@ def render(content: ReportContent) -> str:
     makers = (
         *(sections.head, sections.tiles, sections.costs, sections.baselines, sections.bits),
         *(tables.heat, tables.movement, sections.latency, sections.deployment),
-        *(tables.candidates, tables.everything, tables.executed, tables.choices, tables.facts),
+        *(tables.candidates, tables.simulated, tables.everything, tables.executed, tables.choices, tables.facts),
     )
     parts = [make(content) for make in makers]
     return page(f"{content.experiment}: mixed-precision report", [part for part in parts if part])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mixbit.latency import SIMULATED
 from tasks.report_content import Profile, ReportContent, Shown
 from tasks.report_page import Html, digest, link, section, table, text
 from tasks.report_points import short_amount
@@ -219,6 +220,31 @@ def _candidates(shown: Shown) -> Iterator[list[object]]:
             spread = f"{ratio['median']:.2f}x ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
             off = f"{predicted / measured - 1:+.1%}"
             yield [shown.name, device, candidate["kind"], ran, f"{candidate['harm']:.4g}", *times, off, spread, chosen]
+
+
+def simulated(content: ReportContent) -> str:
+    """What models say, in a section of its own: nothing here was measured."""
+    models = sorted({model for shown in content.shown for model in shown.simulated})
+    base = next((shown.simulated for shown in content.shown if shown.name == "float"), {})
+    rows = [
+        [shown.name, *(_simulated_words(shown.simulated.get(model), base.get(model)) for model in models)]
+        for shown in content.shown
+        if shown.simulated
+    ]
+    words = (
+        "Computed from the policy by models in mixbit/simulated, each with an accelerator of its own: nothing here was "
+        "measured, and nothing here says how long a file takes on any device. Times relative to float are relative to "
+        "what the same model says of the float network."
+    )
+    heads = ["policy", *(f"{SIMULATED}{model}" for model in models)]
+    classes = ["beside" if shown.kind == "baseline" else "" for shown in content.shown if shown.simulated]
+    return section("Simulated latency", words, table(heads, rows, classes)) if rows else ""
+
+
+def _simulated_words(us: float | None, float_us: float | None) -> str:
+    if us is None:
+        return NOTHING
+    return f"{short_amount(us)} µs" + (f" ({us / float_us:.2f}x float)" if float_us else "")
 
 
 def _whole(value: float) -> str:

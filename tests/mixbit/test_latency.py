@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from mixbit.errors import MixbitError
-from mixbit.latency import Table, device_of, executed, is_limit, limit_us
+from mixbit.latency import Table, device_of, executed, is_limit, limit_us, simulated_of
 from mixbit.latency_fit import average_alike, calibrated, mixed_policies
 from mixbit.policy import FLOAT_ENTRY, INT8_ENTRY, is_float
 
@@ -47,6 +47,11 @@ def test_a_cost_names_its_device():
     assert [device_of(cost) for cost in ("latency[pi-5]", "latency[]", "bitops", "latency[a b]")] == ["pi-5"] + [
         None
     ] * 3
+
+
+def test_a_simulated_model_is_no_device():
+    assert [device_of("latency[simulated:roofline]"), simulated_of("latency[simulated:roofline]")] == [None, "roofline"]
+    assert [simulated_of(cost) for cost in ("latency[roofline]", "simulated:roofline", "bitops")] == [None] * 3
 
 
 def test_any_float_side_executes_in_float_and_all_other_bits_in_int8():

@@ -63,6 +63,16 @@ def content(**changes):
     )
 
 
+def test_simulated_times_stand_in_a_section_of_their_own_under_their_models_names():
+    shown = tuple(replace(one, simulated={"roofline": 250.0 * (i + 1)}) for i, one in enumerate(content().shown[:2]))
+    page = render(content(shown=(*shown, *content().shown[2:])))
+    section = page.partition("<h2>Simulated latency</h2>")[2].partition("<h2>")[0]
+    assert "<th>simulated:roofline</th>" in section
+    assert "500 µs (2.00x float)" in section
+    assert "pi5" not in section
+    assert "roofline" not in page.replace(section, "")
+
+
 def test_layers_that_lose_from_int8_are_said_and_escaped():
     kernels = {"a<b": {"policy": [4, 4], "executed": "int8", "kernel": "QLinearConv", "depthwise": True}}
     lost = Profile({"latency_us": 9.0}, {"layers": kernels, "slower_in_int8": {"a<b": 1.31}})
