@@ -178,7 +178,10 @@ def test_an_unknown_group_member_is_misuse(tmp_path):
 # Float layers take 10 us, int8 ones 4, a change of precision 3, and everything 5 more than that.
 TABLE = {
     "layers": {name: {"float": 10.0, "int8": 4.0} for name in NAMES},
-    "boundaries": [{"from": a, "to": b, "us": 3.0} for a, b in (("stem", "a"), ("a", "b"), ("b", "head"))],
+    "boundaries": [
+        {"from": a, "to": b, "float_int8_us": 3.0, "int8_float_us": 3.0}
+        for a, b in (("stem", "a"), ("a", "b"), ("b", "head"))
+    ],
     "offset_us": 5.0,
     "reference_us": {"float": 60.0, "w8a8": 25.0},
     "error": 0.05,
