@@ -20,9 +20,11 @@ from typing import Any
 import onnxruntime
 from machine import machine
 
+from mixbit.entries import run_names
+from mixbit.export.variants import export
 from mixbit.models.build import build_model
 from mixbit.models.graph import describe_layers
-from mixbit.policy import canonical_json
+from mixbit.policy import FLOAT_ENTRY, canonical_json
 from tasks import latency_table
 from tasks.place import ROOT
 from tasks.stage import Work
@@ -44,6 +46,16 @@ def inputs_of(name: str, folder: Path) -> dict[str, Path]:
     for key, content in (("layers", layers), ("info", info)):
         inputs[key].write_bytes(canonical_json(content))
     return inputs
+
+
+def network_file(name: str, inputs: dict[str, Path], folder: Path) -> Path:
+    """The network's float file."""
+    factory, arguments, _ = NETWORKS[name]
+    layers, info = (json.loads(inputs[key].read_bytes()) for key in ("layers", "info"))
+    policy = dict.fromkeys(run_names(layers), FLOAT_ENTRY)
+    model = build_model(factory, arguments, (), seed=0).eval()
+    (folder / "float.onnx").write_bytes(export(model, layers, policy, info))
+    return folder / "float.onnx"
 
 
 def stage_work(inputs: dict[str, Path], folder: Path) -> Work:
