@@ -114,6 +114,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
         "fingerprint_sha256": fingerprint_sha256(fingerprint),
         "kernels_us": kernels,
         "contention": measured["contention"],
+        "throttling": measured["throttling"],
         "settings": params.model_dump(mode="json"),
         "inputs": dict(work.digests),
     }
@@ -185,6 +186,7 @@ def _measured(
     return {
         "latency_us": {name: ratio * float_us for name, ratio in ratios.items()},
         "contention": max(alarms, key=lambda one: (one["alarm"], one["median"])),
+        "throttling": max((run["throttling"] for run in runs), key=lambda one: one["slowed"]),
     }
 
 
@@ -230,4 +232,5 @@ def _figures(report: Mapping[str, Any]) -> dict[str, float]:
         "float_us": report["reference_us"][FLOAT],
         "w8a8_us": report["reference_us"][W8A8],
         "contention_alarm": float(report["contention"]["alarm"]),
+        "throttling_alarm": float(report["throttling"]["alarm"]),
     }

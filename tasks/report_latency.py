@@ -121,7 +121,8 @@ def candidates(content: ReportContent) -> str:
         "harmful one that keeps the limit was taken."
     )
     title = "Predicted and measured latency"
-    return section(title, words, table([*heads, "off", "relative to float", ""], rows)) if rows else ""
+    heads += ["off", "relative to float", "relative to W8A8", "", ""]
+    return section(title, words, table(heads, rows)) if rows else ""
 
 
 def _candidates(shown: Shown) -> Iterator[list[object]]:
@@ -130,12 +131,17 @@ def _candidates(shown: Shown) -> Iterator[list[object]]:
             predicted, measured = candidate["predicted_us"][device], run["latency_us"]
             chosen = "chosen" if candidate["policy_sha256"] == shown.policy_sha256 else ""
             ran = " / ".join(str(candidate["executed"][kind]) for kind in ("float", "int8"))
-            limit = shown.choice["measuring"]["limits_us"][device]
+            measuring = shown.choice["measuring"]
+            limit, w8a8 = measuring["limits_us"][device], measuring["references"][device]["w8a8"]["latency_us"]
             times = [exact_words(us) for us in (limit, predicted, measured)]
             ratio = run["ratio_to_float"]
             spread = f"{ratio['median']:.2f}x ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
             off = f"{predicted / measured - 1:+.1%}"
-            yield [shown.name, device, candidate["kind"], ran, f"{candidate['harm']:.4g}", *times, off, spread, chosen]
+            figures = {f"{name}_alarm": measuring[name][device]["alarm"] for name in ("contention", "throttling")}
+            figures["slowed"] = measuring["throttling"][device]["slowed"]
+            warning = Html(f"<td class='left warn'>{text('; '.join(_warnings(figures)))}</td>")
+            head = [shown.name, device, candidate["kind"], ran, f"{candidate['harm']:.4g}", *times]
+            yield [*head, off, spread, f"{measured / w8a8:.2f}x", chosen, warning]
 
 
 def simulated(content: ReportContent) -> str:

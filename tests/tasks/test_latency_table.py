@@ -36,7 +36,7 @@ class _Device:
     name = "moon"
 
     def __init__(self):
-        self.most_at_once, self.measured, self.profiles = 0, [], 0
+        self.most_at_once, self.measured, self.profiles, self.pace = 0, [], 0, 0.0
 
     def fingerprint(self):
         return {"arch": "moon"}
@@ -55,7 +55,9 @@ class _Device:
         self.measured += [Path(path) for path in request.models.values()]
         times = {name: self._us(_executed(path)) for name, path in request.models.items()}
         models = {n: {"latency_us": us, "ratio_to_float": {"median": us / times["float"]}} for n, us in times.items()}
-        return {"models": models, "contention": {"alarm": False, "median": 1.0, "p90": 1.0}}
+        self.pace += 0.01
+        pace = {"slowed": self.pace, "alarm": self.pace > 0.02}
+        return {"models": models, "contention": {"alarm": False, "median": 1.0, "p90": 1.0}, "throttling": pace}
 
     def executed(self, path, threads):
         return {"0": {"executed": "int8"}}
@@ -95,6 +97,7 @@ def test_it_is_judged_by_policies_that_it_was_not_fitted_to(made):
     figures, table, _ = made
     assert figures["error"] == table["error"] < 1e-3
     assert figures["held_out"] == 4
+    assert figures["throttling_alarm"] == table["throttling"]["alarm"] == 1.0
     assert len(table["policies"]) == 16
 
 

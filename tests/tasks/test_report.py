@@ -99,6 +99,19 @@ def test_spread_pace_and_clocks_stand_beside_a_measured_latency():
     assert [told.index(f">{cell}<") for cell in cells] == sorted(told.index(f">{cell}<") for cell in cells)
 
 
+def test_candidates_stand_with_both_references_and_what_disturbed_them():
+    run = {"latency_us": 50.0, "ratio_to_float": {"median": 0.5, "p10": 0.48, "p90": 0.55}}
+    one = {"kind": "best", "harm": 0.1, "policy_sha256": "4" * 64, "executed": {"float": 1, "int8": 2}}
+    measuring = {
+        "limits_us": {"pi5": 60.0}, "references": {"pi5": {"w8a8": {"latency_us": 40.0}}},
+        "contention": {"pi5": {"alarm": True}}, "throttling": {"pi5": {"slowed": 0.07, "alarm": True}},
+    }  # fmt: skip
+    choice = {"candidates": [one | {"predicted_us": {"pi5": 52.0}, "measured": {"pi5": run}}], "measuring": measuring}
+    page = render(content(shown=(replace(content().shown[2], choice=choice),)))
+    assert "<td>+4.0%</td><td>0.50x (0.48 to 0.55)</td><td>1.25x</td><td>chosen</td>" in page
+    assert "the machine was busy: take with care; the float reference slowed by 7%" in page
+
+
 def test_what_a_machine_does_not_show_is_said_not_left_out():
     page = measured(clocks={"before": HIDDEN, "after": HIDDEN})
     assert page.count("not shown by this machine") == 5
