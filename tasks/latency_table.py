@@ -202,8 +202,10 @@ def _table(
     from mixbit.policy import is_float
 
     names = list(policies)
-    fitted = names[: 2 + params.calibration]
-    # A network of very few layers has no further policies to judge by.
+    # A network of few layers has fewer policies than asked, which are shared out alike; one of very few has none to
+    # judge by.
+    spared = (len(names) - 2) * params.held_out // (params.calibration + params.held_out)
+    fitted = names[: len(names) - spared]
     judged = names[len(fitted) :] or fitted
     measured, held_out = ([(policies[name], latency_us[name]) for name in some] for some in (fitted, judged))
     reference_us = {name: latency_us[name] for name in (FLOAT, W8A8)}

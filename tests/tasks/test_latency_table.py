@@ -105,3 +105,11 @@ def test_few_files_lie_on_the_disk_at_once_and_none_at_the_end(made):
     device = made[2]
     assert device.most_at_once == latency_table.TOGETHER + 1
     assert not any(path.exists() for path in device.measured)
+
+
+def test_a_network_of_few_layers_keeps_its_share_of_policies_to_judge_by():
+    policies = {name: dict.fromkeys("ab", ("float", "float")) for name in ("float", "w8a8", *map(str, range(14)))}
+    kernels, times = dict.fromkeys("ab", KERNEL_US), {name: 24.0 + i for i, name in enumerate(policies)}
+    params = latency_table.Params(factory="chain:net", calibration=24, held_out=8)
+    rows = latency_table._table(kernels, {}, policies, times, params)["policies"]
+    assert [row["held_out"] for row in rows] == [False] * 13 + [True] * 3
