@@ -3,8 +3,8 @@
 ResNet-18 on pictures of 64 pixels, MobileNetV2 on 96, candidates 8 bit and float, one thread, budgets between what W8A8
 and float take. The stages of an experiment do the work: `latency_table`, `policy`, `measured_policy`. Weights are
 random and so is the harm of 8 bits in a layer (a fixed seed): what matters here is time. The chosen policies of all
-budgets are then measured once more, beside float, in a run that had no part in choosing them. Goal: within 5 % of the
-prediction and within the budget; both by ratios to float in the same run, so that a machine that changes its pace
+budgets are then measured once more, beside float, in a run that had no part in choosing them (`again`; `when_chosen` is
+the run that decided). Goal: within 5 % of the prediction and within the budget; both by ratios to float in the same run, so that a machine that changes its pace
 between two runs does not decide. Figures of a busy machine (`contention_alarm`) are not to be quoted.
 
 Example: .venv/bin/python benchmarks/latency_budget.py --networks resnet18 mobilenet_v2
@@ -46,8 +46,8 @@ def harms(layers: dict[str, Any]) -> dict[str, Any]:
     return {"layers": found}
 
 
-def chosen(name: str, limit: str, inputs: dict[str, Path], folder: Path) -> tuple[Policy, float]:
-    """(what the device chose under a limit, what the table predicts of it in us), by the stages of an experiment."""
+def chosen(name: str, limit: str, inputs: dict[str, Path], folder: Path) -> tuple[Policy, dict[str, Any]]:
+    """(what the device chose under a limit, choice.json), by the stages of an experiment."""
     factory, arguments, _ = NETWORKS[name]
     folder.mkdir()
     asked = {"budget": {COST: limit}, "num_bits": (8, "float"), "fixed_layers": "none"}
@@ -56,7 +56,7 @@ def chosen(name: str, limit: str, inputs: dict[str, Path], folder: Path) -> tupl
     params = measured_policy.Params(factory=factory, arguments=arguments, budget={COST: limit})
     measured_policy.compute(stage_work(found, folder), params)
     choice = json.loads((folder / "choice.json").read_bytes())
-    return load_policy((folder / "policy.json").read_bytes(), "policy.json"), choice["predicted_us"]["local"]
+    return load_policy((folder / "policy.json").read_bytes(), "policy.json"), choice
 
 
 def measured(name: str, policies: dict[str, Policy], inputs: dict[str, Path], folder: Path) -> dict[str, Any]:
@@ -70,6 +70,18 @@ def measured(name: str, policies: dict[str, Policy], inputs: dict[str, Path], fo
     for label, one in policies.items():
         files[label].write_bytes(variants.file(one))
     return find_device("local").compare(request_for(files, info["input_shape"], rounds=20))
+
+
+def judged(run: dict[str, Any], predicted: float, limit: float) -> dict[str, Any]:
+    """One measurement beside the prediction and the limit, all relative to float."""
+    ratio = run["ratio_to_float"]["median"]
+    return {
+        "measured_us": round(run["latency_us"], 1),
+        "measured_over_float": {key: round(value, 4) for key, value in run["ratio_to_float"].items()},
+        "prediction_off": round(predicted / ratio - 1, 4),
+        "within_5_percent": abs(predicted / ratio - 1) <= GOAL,
+        "within_budget": ratio <= limit,
+    }
 
 
 def row_of(name: str, shares: Sequence[float], folder: Path) -> dict[str, Any]:
@@ -91,23 +103,17 @@ def row_of(name: str, shares: Sequence[float], folder: Path) -> dict[str, Any]:
     answers = {label: chosen(name, f"{ratio:.4f}x float", inputs, folder / label) for label, ratio in ratios.items()}
     again = measured(name, {label: one for label, (one, _) in answers.items()}, inputs, folder)
     rows = []
-    for (label, (one, predicted_us)), limit in zip(answers.items(), ratios.values(), strict=True):
-        run = again["models"][label]
-        predicted, ratio = predicted_us / float_us, run["ratio_to_float"]["median"]
-        rows.append(
-            {
-                "float_layers": sum(entry == FLOAT_ENTRY for entry in one.values()),
-                "limit_us": round(limit * float_us, 1),
-                "predicted_us": round(predicted_us, 1),
-                "measured_us": round(run["latency_us"], 1),
-                "limit_over_float": round(limit, 4),
-                "predicted_over_float": round(predicted, 4),
-                "measured_over_float": {key: round(value, 4) for key, value in run["ratio_to_float"].items()},
-                "prediction_off": round(predicted / ratio - 1, 4),
-                "within_5_percent": abs(predicted / ratio - 1) <= GOAL,
-                "within_budget": ratio <= limit,
-            }
-        )
+    for (label, (one, choice)), limit in zip(answers.items(), ratios.values(), strict=True):
+        predicted_us = choice["predicted_us"]["local"]
+        told = {
+            "float_layers": sum(entry == FLOAT_ENTRY for entry in one.values()),
+            "limit_over_float": round(limit, 4),
+            "predicted_over_float": round(predicted_us / float_us, 4),
+            "limit_us": round(limit * float_us, 1),
+            "predicted_us": round(predicted_us, 1),
+        }
+        runs = {"when_chosen": choice["measured"]["local"], "again": again["models"][label]}
+        rows.append(told | {when: judged(run, predicted_us / float_us, limit) for when, run in runs.items()})
     return {
         "layers": len(table.layers),
         "float_us": round(float_us, 1),
