@@ -9,6 +9,7 @@ from flows.parameters import Parameters
 from mixbit.config import in_order
 from mixbit.entries import Layers, check_groups, fixed_entries, searched_layers
 from mixbit.errors import ConfigError, MisuseError, MixbitError
+from mixbit.latency import simulated_of
 from mixbit.marked_yaml import Location
 from policies.search import least_of_each
 from tasks import policy
@@ -39,7 +40,9 @@ def _misfits(declared: Declared, p: Parameters, layers: Layers) -> Iterator[Mixb
         given = next(iter(p.policies.values()))
         told.append(_told(declared, ("policy",), policy.given_policy, declared.files["policy"], layers, given))
     if e.indicators is not None and e.policy is None and not any(told):
-        faults, search = _tried(declared, ("layers",), policy.search_of, p.search, layers)
+        simulated = {c: v for one in p.policies.values() for c, v in one.budget.items() if simulated_of(c) is not None}
+        asked = p.search.model_copy(update={"budget": simulated})
+        faults, search = _tried(declared, ("layers",), policy.search_of, asked, layers)
         told += [faults, _told(declared, ("layers",), searched_layers, layers, e.fixed_layers, e.layers)]
         if not any(told):
             faults, least = _tried(declared, ("groups",), least_of_each, search)
@@ -73,13 +76,16 @@ def _at(declared: Declared, at: Location, fault: MixbitError) -> MisuseError:
     return declared.marks.fault(at, what, expected=fault.expected, got=fault.got, hint=fault.hint)
 
 
-def _unaffordable(declared: Declared, p: Parameters, layers: Layers, least: Mapping[str, int]) -> Iterator[MixbitError]:
+def _unaffordable(
+    declared: Declared, p: Parameters, layers: Layers, least: Mapping[str, int | float]
+) -> Iterator[MixbitError]:
     """Budgets below the least that any policy costs; what several limits allow together, only the solver can tell."""
     for name, search in p.policies.items():
         requested = {str(cost): value for cost, value in search.budget.items()}
         for cost, limit in policy.limits_of(search, layers).items():
             if limit < least[cost]:
-                got = requested[cost] if requested[cost] == limit else f"{requested[cost]} = {limit}"
-                hint = f"Smallest feasible: {cost} {least[cost]}; less needs smaller num_bits"
-                at, expected = ("budgets", name, cost), f"at least {least[cost]}"
+                unit = " us" if simulated_of(cost) is not None else ""
+                got = requested[cost] if requested[cost] == limit else f"{requested[cost]} = {limit}{unit}"
+                hint = f"Smallest feasible: {cost} {least[cost]}{unit}; less needs smaller num_bits"
+                at, expected = ("budgets", name, cost), f"at least {least[cost]}{unit}"
                 yield declared.marks.fault(at, "no policy fits", expected=expected, got=got, hint=hint)

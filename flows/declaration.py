@@ -10,7 +10,7 @@ from mixbit.devices.device import FLOAT, W8A8, find_device
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Experiment, Indicators, Target
 from mixbit.faults import did_you_mean
-from mixbit.latency import device_of
+from mixbit.latency import SIMULATED, device_of
 from mixbit.load import check_reference, load_method, method_names
 from mixbit.marked_yaml import Location, Marks, read_marked
 from tasks.closure import find_module
@@ -154,7 +154,7 @@ def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
     listed = devices if isinstance(devices, list | tuple) else ()
     for place, name in enumerate(listed):
         try:
-            if isinstance(name, str):
+            if isinstance(name, str) and not name.startswith(SIMULATED):  # its field says what that is
                 find_device(name)
         except MixbitError as error:
             yield marks.fault(("devices", place), error.what, expected=error.expected, got=name, hint=error.hint)

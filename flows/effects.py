@@ -11,8 +11,9 @@ from typing import Any
 
 from flows.pipeline import Results, Variant
 from flows.session import Session, dirty_sources
+from mixbit import simulate
 from mixbit.errors import MixbitError
-from mixbit.policy import canonical_json
+from mixbit.policy import canonical_json, parse_policy
 from tasks import experiment_run as runs
 from tasks import registration as registry
 from tasks.closure import closure
@@ -87,17 +88,18 @@ def content(
 ) -> ReportContent:
     """Everything a report or a closing table shows, from artifacts and figures."""
     e = session.declared.experiment
-    shown = [_shown(session, name, "reference", variant) for name, variant in results.references.items()]
+    layers = _json(session, results.layers["layers.json"])
+    shown = [_shown(session, name, "reference", variant, layers) for name, variant in results.references.items()]
     for budget, variant in results.budgets.items():
         links = {"MLflow run": session.run_page(logged[budget])}
-        shown.append(_shown(session, budget, "budget", variant, registered=versions[budget], links=links))
+        shown.append(_shown(session, budget, "budget", variant, layers, registered=versions[budget], links=links))
         for method, given in results.baselines[budget].items():
-            shown.append(_shown(session, f"{budget}-{method}", "baseline", given, beside=budget))
+            shown.append(_shown(session, f"{budget}-{method}", "baseline", given, layers, beside=budget))
     task = e.task
     return ReportContent(
         experiment=e.name,
         shown=tuple(shown),
-        layers=_json(session, results.layers["layers.json"]),
+        layers=layers,
         dataset=_json(session, results.dataset["dataset_info.json"]),
         indicators=_json(session, results.indicators["indicators.json"]) if results.indicators else {},
         metric="accuracy" if task == "classification" else task.metric.partition(":")[2],
@@ -150,6 +152,7 @@ def _shown(
     name: str,
     kind: Kind,
     variant: Variant,
+    layers: Mapping[str, Any],
     *,
     beside: str = "",
     registered: str = "",
@@ -163,10 +166,11 @@ def _shown(
         device: Profile(_done(outputs).record.figures, _json(session, outputs["profile.json"]))
         for device, outputs in variant.profiles.items()
     }
+    policy = _json(session, variant.policy["policy.json"])
     return Shown(
         name=name,
         kind=kind,
-        policy=_json(session, variant.policy["policy.json"]),
+        policy=policy,
         policy_sha256=variant.policy["policy.json"].sha256,
         figures=figures,
         beside=beside,
@@ -178,6 +182,7 @@ def _shown(
         onnx_sha256=variant.deployable["packed.onnx"].sha256 if variant.deployable else "",
         registered=registered,
         links=links or {},
+        simulated={model: simulate.policy_us(model, parse_policy(policy, name), layers) for model in simulate.models()},
     )
 
 

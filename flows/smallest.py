@@ -47,7 +47,7 @@ def range_of(layers: Layers, search: policy.Params, cost: str) -> Range:
     """
     asked = policy.search_of(search, layers)
     dearest = [max(int(costs[cost]) for _, costs in row.values()) for row in asked.table.values()]
-    return Range(least_of_each(asked)[cost], sum(dearest))
+    return Range(int(least_of_each(asked)[cost]), sum(dearest))
 
 
 @dataclass(frozen=True)

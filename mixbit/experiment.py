@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Posi
 
 from mixbit.config import Settings
 from mixbit.errors import MisuseError
+from mixbit.latency import SIMULATED, cost_name
 from mixbit.limits import LimitsByCost
 from mixbit.load import check_reference
 from mixbit.policy import MAX_BITS, MIN_BITS, is_num_bits
@@ -38,6 +39,13 @@ def _name(value: str) -> str:
     return value
 
 
+def _device(value: str) -> str:
+    if value.startswith(SIMULATED):
+        hint = f"Its times are in every report, and a budget may limit them: {cost_name(value)}"
+        raise ValueError(f"expected a device: a simulated model is none. {hint}")
+    return _name(value)
+
+
 def _file(value: str) -> str:
     if not value.strip():
         raise ValueError("expected the path of a file")
@@ -56,6 +64,7 @@ def _finite(value: dict[str, Any]) -> dict[str, Any]:
 
 Reference = Annotated[str, AfterValidator(_reference)]
 Name = Annotated[str, AfterValidator(_name)]
+Device = Annotated[str, AfterValidator(_device)]
 File = Annotated[str, AfterValidator(_file)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
 Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
@@ -235,6 +244,7 @@ def _kind_of_budget(value: Any) -> str:
 Limits = Annotated[LimitsByCost, Field(min_length=1)]
 Budget = Annotated[Annotated[Limits, Tag("limits")] | Annotated[Target, Tag("target")], Discriminator(_kind_of_budget)]
 Names = Annotated[tuple[Name, ...], AfterValidator(_each_once)]
+Devices = Annotated[tuple[Device, ...], AfterValidator(_each_once)]
 Groups = Annotated[tuple[tuple[str, ...], ...], AfterValidator(_groups)]
 
 
@@ -259,7 +269,7 @@ class Experiment(Settings):
     baselines: Names = ("uniform",)
     policy: File | None = None
     finetune: Finetune | Literal["none"] = Field(description="none, or a mapping with epochs")
-    devices: Names = ("local",)
+    devices: Devices = ("local",)
     device_wait_s: float = Field(default=60.0, ge=0, le=LONGEST_WAIT_S)
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     threads: int = Field(default=1, ge=1, le=MOST_THREADS)

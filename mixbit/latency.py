@@ -5,8 +5,9 @@ entry with a float side the float kernel. A table is linear:
 
     us = offset + sum over layers of us[layer][executed] + sum over neighbours of unlike precision of their boundary
 
-Layers come from the profiles of the two uniform files. Scale, offset and boundaries (so much each, so much an element)
-are fitted to a few mixed policies that were measured whole, and judged on others (`latency_fit.py`).
+Layers come from profiles of the two uniform files. Scale, offset and boundaries (so much each, so much an element that
+goes from float to int8, so much one that comes back) are fitted to mixed policies that were measured whole, and judged
+on others (`latency_fit.py`).
 """
 
 import re
@@ -19,6 +20,8 @@ from mixbit.policy import Entry, Policy, is_float
 FLOAT, INT8 = "float", "int8"
 UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
 COST = re.compile(r"latency\[([A-Za-z0-9][A-Za-z0-9_.-]*)\]")
+SIMULATED = "simulated:"
+_SIMULATED_COST = re.compile(rf"latency\[{SIMULATED}([^\[\]]*)\]")
 _ABSOLUTE = re.compile(r"(\d+(?:\.\d+)?) ?(us|ms|s)")
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)x (float|w8a8)")
 EXPECTED = "a time such as 8 ms (us, ms or s), or such as 0.8x float or 1.1x w8a8 (times what that takes there)"
@@ -32,6 +35,17 @@ def cost_name(device: str) -> str:
 def device_of(cost: str) -> str | None:
     """The device that a cost's name speaks of; None of another cost."""
     match = COST.fullmatch(cost)
+    return match[1] if match else None
+
+
+def simulated_name(model: str) -> str:
+    """What the cost of a simulated model is called in budgets."""
+    return cost_name(f"{SIMULATED}{model}")
+
+
+def simulated_of(cost: str) -> str | None:
+    """The simulated model that a cost's name speaks of; None of another cost."""
+    match = _SIMULATED_COST.fullmatch(cost)
     return match[1] if match else None
 
 
@@ -60,20 +74,25 @@ def executed(entry: Entry) -> str:
     return FLOAT if is_float(entry) else INT8
 
 
+def change(policy: Policy, first: str, second: str) -> bool:
+    """Whether precision changes between two layers: exactly one is float."""
+    return is_float(policy[first]) != is_float(policy[second])
+
+
 @dataclass(frozen=True)
 class Table:
     """A calibrated table; times in us.
 
     Attributes:
         layers: layer -> {float, int8}.
-        boundaries: (layer, reader) -> time of a change of precision between them.
+        boundaries: (layer, reader) -> time of a change of precision between them: (float to int8, int8 to float).
         offset_us: what every policy takes.
         reference_us: `float` and `w8a8`, measured whole.
         error: mean relative error on policies that had no part in the calibration.
     """
 
     layers: Mapping[str, Mapping[str, float]]
-    boundaries: Mapping[tuple[str, str], float]
+    boundaries: Mapping[tuple[str, str], tuple[float, float]]
     offset_us: float
     reference_us: Mapping[str, float]
     error: float
@@ -81,12 +100,15 @@ class Table:
     def predict_us(self, policy: Policy) -> float:
         """The time of a whole policy."""
         layers = sum(self.layers[name][executed(entry)] for name, entry in policy.items())
-        changes = sum(us for (a, b), us in self.boundaries.items() if is_float(policy[a]) != is_float(policy[b]))
-        return self.offset_us + layers + changes
+        changes = [us[is_float(policy[b])] for (a, b), us in self.boundaries.items() if change(policy, a, b)]
+        return self.offset_us + layers + sum(changes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `from_json`."""
-        boundaries = [{"from": a, "to": b, "us": us} for (a, b), us in self.boundaries.items()]
+        boundaries = [
+            {"from": a, "to": b, "float_int8_us": quantized, "int8_float_us": dequantized}
+            for (a, b), (quantized, dequantized) in self.boundaries.items()
+        ]
         layers = {name: dict(row) for name, row in self.layers.items()}
         return {
             "layers": layers,
@@ -99,5 +121,7 @@ class Table:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Table":
         """The table in latency_table.json, which says more."""
-        boundaries = {(row["from"], row["to"]): row["us"] for row in data["boundaries"]}
+        boundaries = {
+            (row["from"], row["to"]): (row["float_int8_us"], row["int8_float_us"]) for row in data["boundaries"]
+        }
         return Table(data["layers"], boundaries, data["offset_us"], data["reference_us"], data["error"])

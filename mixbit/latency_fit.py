@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mixbit.errors import MixbitError
-from mixbit.latency import Table, executed
+from mixbit.latency import Table, change, executed
 from mixbit.policy import FLOAT_ENTRY, Entry, Policy, is_float
 
 # Times are told in whole nanoseconds.
@@ -84,7 +84,8 @@ def calibrated(
         reference_us: `float` and `w8a8`, measured whole.
 
     Returns:
-        (the table, {"scale", "offset_us", "boundary_us", "element_us", "error", "largest_error", "rank_correlation"}).
+        (the table, {"scale", "boundary_us", "quantized_us" and "dequantized_us" (an element from float to int8, and
+        back), "offset_us"} and what `judge` says of it).
 
     Raises:
         MixbitError: times that no table describes.
@@ -92,41 +93,46 @@ def calibrated(
     rows = np.array([_features(policy, kernels, neighbours) for policy, _ in measured])
     times = np.array([us for _, us in measured])
     # Relative errors count: each row is divided by its time.
-    scale, boundary, element, offset = _least_squares(rows / times[:, None], np.ones(len(times)))
+    scale, boundary, quantized, dequantized, offset = _least_squares(rows / times[:, None], np.ones(len(times)))
     if scale <= 0:
         hint = "Is the device busy? Run again"
         raise MixbitError("latency_table", "measured times do not rise with the layers' own", hint=hint)
     table = Table(
         {n: {kind: round(scale * us, DECIMALS) for kind, us in row.items()} for n, row in kernels.items()},
-        {pair: round(boundary + element * count, DECIMALS) for pair, count in neighbours.items()},
+        {
+            pair: (round(boundary + quantized * count, DECIMALS), round(boundary + dequantized * count, DECIMALS))
+            for pair, count in neighbours.items()
+        },
         round(offset, DECIMALS),
         dict(reference_us),
         0.0,
     )
     judged = judge(table, held_out)
     table = Table(table.layers, table.boundaries, table.offset_us, table.reference_us, judged["error"])
-    return table, {"scale": scale, "offset_us": offset, "boundary_us": boundary, "element_us": element, **judged}
+    fitted = {"scale": scale, "offset_us": offset, "boundary_us": boundary}
+    return table, {**fitted, "quantized_us": quantized, "dequantized_us": dequantized, **judged}
 
 
 def judge(table: Table, measured: Sequence[tuple[Policy, float]]) -> dict[str, float]:
-    """Mean and largest relative error, and Spearman's rank correlation, of predictions."""
+    """Mean, 90th percentile and largest of the relative error, and Spearman's rank correlation, of predictions."""
     times = np.array([us for _, us in measured])
     found = np.array([table.predict_us(policy) for policy, _ in measured])
     errors = np.abs(found / times - 1)
     ranks = [np.argsort(np.argsort(values)) for values in (found, times)]
     correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if len(times) > 1 else 1.0
-    return {"error": float(errors.mean()), "largest_error": float(errors.max()), "rank_correlation": correlation}
+    spread = {"error_p90": float(np.quantile(errors, 0.9)), "largest_error": float(errors.max())}
+    return {"error": float(errors.mean()), **spread, "rank_correlation": correlation}
 
 
-def _features(
-    policy: Policy, kernels: Mapping[str, Mapping[str, float]], neighbours: Neighbours
-) -> tuple[float, float, float, float]:
-    changes = [count for (a, b), count in neighbours.items() if is_float(policy[a]) != is_float(policy[b])]
+def _features(policy: Policy, kernels: Mapping[str, Mapping[str, float]], neighbours: Neighbours) -> tuple[float, ...]:
+    """Time of kernels; changes of precision; elements that are quantized at them, and dequantized; 1 for the offset."""
+    changes = {(a, b): count for (a, b), count in neighbours.items() if change(policy, a, b)}
+    quantized = sum(count for (a, _), count in changes.items() if is_float(policy[a]))
     layers = sum(kernels[name][executed(entry)] for name, entry in policy.items())
-    return layers, float(len(changes)), float(sum(changes)), 1.0
+    return layers, float(len(changes)), float(quantized), float(sum(changes.values()) - quantized), 1.0
 
 
-def _least_squares(rows: Array, wanted: Array) -> tuple[float, float, float, float]:
+def _least_squares(rows: Array, wanted: Array) -> tuple[float, ...]:
     """The best fit in which only the offset, the last one, may be negative: each choice of the others is tried."""
     free = rows.shape[1] - 1
     best, least = np.zeros(rows.shape[1]), np.inf
@@ -138,8 +144,7 @@ def _least_squares(rows: Array, wanted: Array) -> tuple[float, float, float, flo
         error = float(((rows @ full - wanted) ** 2).sum())
         if (full[:free] >= 0).all() and error < least:
             best, least = full, error
-    scale, boundary, element, offset = map(float, best)
-    return scale, boundary, element, offset
+    return tuple(map(float, best))
 
 
 def _subsets(of: Iterable[int]) -> Iterable[tuple[int, ...]]:

@@ -8,8 +8,10 @@ from pydantic import AfterValidator, BeforeValidator
 
 from mixbit import latency
 from mixbit.faults import did_you_mean
+from mixbit.load import method_names
 
 COSTS = ("bitops", "size_bits", "file_bytes")
+MODELS = "mixbit.simulated"
 
 
 def _limit(value: Any) -> int | float | str:
@@ -27,8 +29,11 @@ def _limit(value: Any) -> int | float | str:
 
 
 def _cost(name: str) -> str:
-    if name not in COSTS and latency.device_of(name) is None:
-        hint = did_you_mean(name, [*COSTS, "latency[local]"], "Costs")
+    simulated = [latency.simulated_name(model) for model in method_names(MODELS)]
+    if latency.simulated_of(name) is not None and name not in simulated:
+        raise ValueError(f"expected {' or '.join(simulated)}. {did_you_mean(name, simulated, 'Models')}")
+    if name not in (*COSTS, *simulated) and latency.device_of(name) is None:
+        hint = did_you_mean(name, [*COSTS, "latency[local]", *simulated], "Costs")
         raise ValueError(f"expected bitops, size_bits or file_bytes, or latency[DEVICE]. {hint}")
     return name
 
@@ -40,7 +45,7 @@ def _with_their_costs(limits: Any) -> Any:
 
 def _limit_of(limit: tuple[str, Any]) -> int | float | str:
     name, value = limit
-    if latency.device_of(name) is None:
+    if latency.device_of(name) is None and latency.simulated_of(name) is None:
         return _limit(value)
     if not latency.is_limit(value):
         raise ValueError(f"expected {latency.EXPECTED}")

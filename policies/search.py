@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mixbit import simulate
 from mixbit.costs import layer_costs
-from mixbit.entries import Layers, Rules, run_layers
+from mixbit.entries import Layer, Layers, Rules, run_layers
 from mixbit.errors import MixbitError
-from mixbit.limits import COSTS
+from mixbit.latency import simulated_of
 from mixbit.policy import Entry, NumBits
 from policies.bound import least_costs
 from policies.pairs import Pair
@@ -46,7 +47,11 @@ class Search:
 
 
 def harm_table(
-    layers: Layers, entries: Mapping[str, tuple[Entry, ...]], indicators: Mapping[str, Any] | None, alpha: Alpha
+    layers: Layers,
+    entries: Mapping[str, tuple[Entry, ...]],
+    indicators: Mapping[str, Any] | None,
+    alpha: Alpha,
+    simulated: Sequence[str] = (),
 ) -> tuple[dict[str, dict[Entry, Candidate]], float]:
     """What the allocation reads: (layer -> entry -> (harm, costs), alpha); harm = activation + alpha * weight harm.
 
@@ -58,6 +63,7 @@ def harm_table(
         entries: candidates of each layer.
         indicators: layer -> kind -> num_bits -> harm.
         alpha: a number, or `balanced`, which is `balance` of the candidates' harm.
+        simulated: further costs, `latency[simulated:MODEL]`.
 
     Raises:
         MixbitError: harm of a candidate is missing from the indicators.
@@ -73,11 +79,18 @@ def harm_table(
         table[name] = {
             (w, a): (
                 activation[name][a] + factor * weight[name][w],
-                dict[str, Number](layer_costs(layer, (w, a), first=place == 0)),
+                _costs(layer, (w, a), simulated, first=place == 0),
             )
             for w, a in entries[name]
         }
     return table, factor
+
+
+def _costs(layer: Layer, entry: Entry, simulated: Sequence[str], *, first: bool) -> dict[str, Number]:
+    return {
+        **layer_costs(layer, entry, first=first),
+        **{cost: simulate.layer_us(str(simulated_of(cost)), layer, entry) for cost in simulated},
+    }
 
 
 def balance(weight: Mapping[str, Harm], activation: Mapping[str, Harm]) -> float:
@@ -110,12 +123,14 @@ def _harm_of(name: str, kind: str, bits: set[NumBits], indicators: Mapping[str, 
     return {each: rows[str(each)] for each in bits}
 
 
-def least_of_each(search: Search) -> dict[str, int]:
+def least_of_each(search: Search) -> dict[str, int | float]:
     """The least of each cost alone, over all policies, whatever the limits.
 
     Raises:
         MisuseError: an unknown layer in a tie, ties without a common entry.
         MixbitError: ties so entangled that their assignments can't be listed.
     """
-    exact = exact_problem(search.table, dict.fromkeys(COSTS, 1), search.ties)
-    return dict(zip(exact.names, least_costs(exact.problem), strict=True))
+    names = next(iter(next(iter(search.table.values())).values()))[1]
+    exact = exact_problem(search.table, dict.fromkeys(names, 1), search.ties)
+    found = zip(exact.names, least_costs(exact.problem), exact.cost_units, strict=True)
+    return {name: value if unit == 1 else value / unit for name, value, unit in found}

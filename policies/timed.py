@@ -66,7 +66,7 @@ def with_latencies(search: Search, timed: Mapping[str, str], tables: Mapping[str
         name = cost_name(device)
         inner[name] = _inner(limits_us[name], table)
         rows = _with_latency(rows, name, table)
-        pairs += [Pair(name, layers, us, us) for layers, us in table.boundaries.items()]
+        pairs += [Pair(name, layers, *us) for layers, us in table.boundaries.items()]
     given = {one.name: getattr(search, one.name) for one in fields(Search)}
     given |= {"table": rows, "limits": inner, "pairs": tuple(pairs)}
     return TimedSearch(**given, whole=whole, tables=dict(tables))

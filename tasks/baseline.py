@@ -50,8 +50,9 @@ def reads_indicators(method: str) -> bool:
 
 
 def modules(params: Params) -> tuple[str, ...]:
-    """The method's module."""
-    return (f"{METHODS}.{params.method}",)
+    """The method's module, and those that its search needs."""
+    searched = search_stage.modules(params.search) if params.search and reads_indicators(params.method) else ()
+    return (f"{METHODS}.{params.method}", *searched)
 
 
 def facts(params: Params) -> dict[str, str]:

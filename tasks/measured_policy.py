@@ -105,7 +105,7 @@ def compute(work: Work, params: Params) -> dict[str, float]:
         "limits_us": limits_us,
         "dialects": dialects,
         "references": references,
-        "contention": {device: run["contention"] for device, run in found.items()},
+        **{name: {device: run[name] for device, run in found.items()} for name in ("contention", "throttling")},
     }
     choice |= decided | {"candidates": candidates, "measuring": measured}
     (work.out / "policy.json").write_bytes(dump_policy(parse_policy(chosen["policy"], "candidate")))

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat
 
+from mixbit import simulate
 from mixbit.config import Settings, read_yaml
 from mixbit.costs import policy_costs, resolve_limits
 from mixbit.entries import Layers, candidates, check_groups, run_layers, run_names
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Bits, LayerRule
 from mixbit.faults import did_you_mean
-from mixbit.latency import FLOAT, INT8, Table, cost_name, device_of, executed
+from mixbit.latency import FLOAT, INT8, Table, cost_name, device_of, executed, simulated_of
 from mixbit.limits import COSTS, LimitsByCost
 from mixbit.policy import Entry, Policy, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
 from policies.ilp import Allocation
@@ -37,7 +38,8 @@ class Params(Settings):
     """The search; a given policy has an empty budget and no candidates.
 
     Attributes:
-        budget: cost name -> limit, as requested; a device's latency needs the input `latency_table.<device>`.
+        budget: cost name -> limit, as requested; a device's latency needs the input `latency_table.<device>`, that of
+            a simulated model nothing.
         alpha: harm of an entry = activation harm + alpha * weight harm; `balanced`: see `policies.search.balance`.
         num_bits: candidates.
         fixed_layers: profile of the layers that take no part.
@@ -53,6 +55,11 @@ class Params(Settings):
     groups: tuple[tuple[str, ...], ...] = ()
     layers: dict[str, LayerRule] = Field(default={})
     time_limit_s: float = Field(default=60.0, gt=0)
+
+
+def modules(params: Params) -> tuple[str, ...]:
+    """Those of the simulated models in the budget."""
+    return simulate.modules(params.budget)
 
 
 def compute(work: Work, params: Params) -> dict[str, float]:
@@ -83,11 +90,12 @@ def described(policy: Policy, layers: Layers) -> dict[str, Any]:
 
 
 def figures(choice: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a policy, from its choice.json; of latency what the table predicts."""
+    """The figures of a policy, from its choice.json; of latency what tables predict, and what models say."""
     told = {name: choice["costs"][name] for name in COSTS}
     named = ("mean_weight_bits", "mean_activation_bits", "harm", "alpha", "gap")
     told |= {name: choice[name] for name in named if name in choice}
     told |= {f"predicted_us.{device}": us for device, us in choice.get("predicted_us", {}).items()}
+    told |= {f"simulated_us.{model}": us for cost, us in choice["costs"].items() if (model := simulated_of(cost))}
     return {name: float(value) for name, value in told.items()}
 
 
@@ -161,7 +169,8 @@ def _searched(work: Work, layers: Layers, params: Params) -> tuple[dict[str, Ent
         return found.policy, common | _evidence(found, layers, search)
     candidates = list(_candidates(found, search))
     if not candidates:
-        raise no_policy(search.fastest(min(search.tables)), {n: search.limits[n] for n in COSTS if n in search.limits})
+        others = {name: limit for name, limit in search.limits.items() if device_of(name) is None}
+        raise no_policy(search.fastest(min(search.tables)), others)
     told = [{"kind": kind, **_evidence(one, layers, search), "policy": _plain(one.policy)} for kind, one in candidates]
     at = next((place for place, (kind, _) in enumerate(candidates) if kind == "best"), 0)
     chosen = {name: value for name, value in told[at].items() if name not in {"kind", "policy"}}
@@ -184,6 +193,8 @@ def _evidence(found: Allocation, layers: Layers, search: TimedSearch) -> dict[st
     """What choice.json says of an allocation."""
     told = {name: getattr(found, name) for name in ("gap", "harm", "lower_bound", "status")}
     told |= described(found.policy, layers)
+    models = {name: model for name in search.whole if (model := simulated_of(name)) is not None}
+    told["costs"] |= {name: simulate.policy_us(model, found.policy, layers) for name, model in models.items()}
     if search.tables:
         predicted = {device: round(table.predict_us(found.policy), 3) for device, table in search.tables.items()}
         told["predicted_us"] = predicted
@@ -211,7 +222,8 @@ def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | No
     """
     limits = limits_of(params, layers)
     entries = candidates(layers, params.num_bits, params.fixed_layers, params.layers)
-    table, alpha = harm_table(layers, entries, indicators, params.alpha)
+    simulated = [cost for cost in params.budget if simulated_of(cost) is not None]
+    table, alpha = harm_table(layers, entries, indicators, params.alpha, simulated)
     return Search(
         num_bits=params.num_bits,
         profile=params.fixed_layers,
@@ -226,20 +238,22 @@ def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | No
 
 def timed_search(work: Work, params: Params, layers: Layers, indicators: Mapping[str, Any]) -> TimedSearch:
     """As `search_of`, with the latencies in the budget by the inputs `latency_table.<device>`."""
-    timed = {name: str(limit) for name, limit in params.budget.items() if name not in COSTS}
+    timed = {name: str(limit) for name, limit in params.budget.items() if device_of(name) is not None}
     devices = sorted(str(device_of(name)) for name in timed)
     tables = {name: Table.from_json(json.loads(work.inputs[f"{TABLE}{name}"].read_bytes())) for name in devices}
     return with_latencies(search_of(params, layers, indicators), timed, tables)
 
 
-def limits_of(params: Params, layers: Layers) -> dict[str, int]:
-    """The budget in whole numbers, without latencies: these only a device's table tells.
+def limits_of(params: Params, layers: Layers) -> dict[str, Number]:
+    """The budget in numbers, without latencies of devices: these only a device's table tells.
 
     Raises:
         MisuseError: as `mixbit.costs.resolve_limits`.
     """
-    requested = {name: limit for name, limit in params.budget.items() if name in COSTS}
-    return resolve_limits(requested, layers, params.fixed_layers, params.layers)
+    counted = {name: limit for name, limit in params.budget.items() if name in COSTS}
+    simulated = {name: str(limit) for name, limit in params.budget.items() if simulated_of(name) is not None}
+    limits: dict[str, Number] = {**resolve_limits(counted, layers, params.fixed_layers, params.layers)}
+    return limits | simulate.resolve_limits(simulated, layers, params.layers)
 
 
 def no_policy(found: Allocation, limits: Mapping[str, Number]) -> MixbitError:

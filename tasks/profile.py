@@ -101,10 +101,14 @@ def _figures(found: dict[str, Any]) -> dict[str, float]:
     model, layers = found["latency_us"]["model"], found["layers"]
     figures = {
         "latency_us": model["wall"],
+        "latency_us_p10": model["wall_p10"],
+        "latency_us_p90": model["wall_p90"],
         "latency_cpu_us": model["cpu"],
         "peak_rss_bytes": float(found["peak_rss_bytes"]["model"]),
         "contention": found["contention"]["median"],
         "contention_alarm": float(found["contention"]["alarm"]),
+        "slowed": found["throttling"]["slowed"],
+        "throttling_alarm": float(found["throttling"]["alarm"]),
         "int8_layers": float(sum(layer["executed"] == "int8" for layer in layers.values())),
         "layers": float(len(layers)),
     }

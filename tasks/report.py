@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tasks import report_latency as times
 from tasks import report_plots as plots
 from tasks import report_sections as sections
 from tasks import report_tables as tables
@@ -33,7 +34,8 @@ def render(content: ReportContent) -> str:
     makers = (
         *(sections.head, sections.tiles, sections.costs, sections.baselines, sections.bits),
         *(tables.heat, tables.movement, sections.latency, sections.deployment),
-        *(tables.candidates, tables.everything, tables.executed, tables.choices, tables.facts),
+        *(times.candidates, times.conditions, times.simulated),
+        *(tables.everything, tables.executed, times.layers, tables.choices, tables.facts),
     )
     parts = [make(content) for make in makers]
     return page(f"{content.experiment}: mixed-precision report", [part for part in parts if part])

@@ -49,6 +49,7 @@ class Shown:
         onnx_sha256: of packed.onnx.
         registered: registry name and version.
         links: title -> URL of what the tracking server knows.
+        simulated: model in `mixbit/simulated/` -> us; measured nowhere.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Shown:
     onnx_sha256: str = ""
     registered: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+    simulated: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def own_name(self) -> str:

@@ -2,9 +2,9 @@
 
 from tasks import report_plots as plots
 from tasks.report_content import ReportContent, Shown
+from tasks.report_latency import profiles
 from tasks.report_page import cards, section, table, text, tile, wide
 from tasks.report_points import colours, figure_of, latency_of, marker, scatter, short_amount
-from tasks.report_tables import profile_row
 from tasks.report_words import (
     NOTHING,
     amount_words,
@@ -114,29 +114,12 @@ def bits(content: ReportContent) -> str:
 def latency(content: ReportContent) -> str:
     """What was predicted by BitOps, what was measured, and what was executed."""
     pictures = cards(*(plots.latency_against_bitops(content, device) for device in content.devices()))
-    rows = [
-        [shown.name, *profile_row(device, profile)]
-        for shown in content.shown
-        for device, profile in sorted(shown.profiles.items())
-    ]
-    heads = [
-        "policy",
-        "device",
-        "dialect",
-        "latency",
-        "relative to float",
-        "relative to W8A8",
-        "peak memory",
-        "executed",
-        "",
-    ]
     words = (
         "The budget is counted in BitOps; time is not. On the dashed line latency would follow BitOps. Where kernels "
         "compute in 8 bits whatever the policy says, points lie on one height: the executed bits say what really ran."
     )
     pictures = pictures and _legend(content, baselines=False) + pictures
-    told = table(heads, rows) if rows else None
-    return section("Predicted and measured latency", words, pictures, told, _slower(content))
+    return section("Predicted and measured latency", words, pictures, profiles(content), _slower(content))
 
 
 def _slower(content: ReportContent) -> str:

@@ -4,10 +4,18 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.report_content import Profile, ReportContent, Shown
+from tasks.report_content import ReportContent, Shown
 from tasks.report_page import Html, digest, link, section, table, text
-from tasks.report_points import short_amount
-from tasks.report_words import NOTHING, amount_words, bits_words, latency_words, metric_words, number_words, percent
+from tasks.report_words import (
+    NOTHING,
+    amount_words,
+    bits_words,
+    exact_words,
+    latency_words,
+    metric_words,
+    number_words,
+    percent,
+)
 
 
 def heat(content: ReportContent) -> str:
@@ -73,26 +81,6 @@ def movement(content: ReportContent) -> str:
     else:
         words += "That is enough for the indicators to tell what training found, not only where it began."
     return section("How far the step sizes moved", words, table(["num_bits", "median |ln(s / s0)|", "change"], rows))
-
-
-def profile_row(device: str, profile: Profile) -> Iterator[object]:
-    """Device, dialect, latency, ratios with their spread, memory, executed bits, and a warning."""
-    figures, layers = profile.figures, profile.content.get("layers", {})
-    yield device
-    yield profile.content.get("dialect", NOTHING)
-    yield f"{short_amount(figures['latency_us'])} µs" if "latency_us" in figures else NOTHING
-    yield from (_spread(figures, f"ratio_to_{reference}") for reference in ("float", "w8a8"))
-    yield f"{figures['peak_rss_bytes'] / 2**20:.0f} MiB" if "peak_rss_bytes" in figures else NOTHING
-    yield kernel_counts(layers) if layers else NOTHING
-    busy = "the machine was busy: take with care" if figures.get("contention_alarm") else ""
-    yield Html(f"<td class='left warn'>{busy}</td>")
-
-
-def _spread(figures: Mapping[str, float], name: str) -> str:
-    if name not in figures:
-        return NOTHING
-    low, high = figures.get(f"{name}_p10"), figures.get(f"{name}_p90")
-    return f"{figures[name]:.2f}x" + (f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else "")
 
 
 def everything(content: ReportContent) -> str:
@@ -182,8 +170,8 @@ def choices(content: ReportContent) -> str:
                 [
                     shown.name,
                     f"{cost}: {asked}",
-                    _whole(limit),
-                    _whole(used) if used is not None else NOTHING,
+                    exact_words(limit),
+                    exact_words(used) if used is not None else NOTHING,
                     share,
                     *evidence,
                 ]
@@ -194,36 +182,6 @@ def choices(content: ReportContent) -> str:
         "What each budget allowed, and how sure the solver is. Harms compare where alpha is the same.",
         table(heads, rows) if rows else None,
     )
-
-
-def candidates(content: ReportContent) -> str:
-    """Where a budget limits a latency: what the table said of each candidate, and what the device."""
-    heads = ["policy", "device", "candidate", "float / int8 layers", "harm", "limit µs", "predicted µs", "measured µs"]
-    rows = [row for shown in content.of_kind("budget") for row in _candidates(shown)]
-    words = (
-        "The latency table chose these policies, the device chose among them: each was measured whole, and the least "
-        "harmful one that keeps the limit was taken."
-    )
-    title = "Predicted and measured latency"
-    return section(title, words, table([*heads, "off", "relative to float", ""], rows)) if rows else ""
-
-
-def _candidates(shown: Shown) -> Iterator[list[object]]:
-    for candidate in shown.choice.get("candidates", ()):
-        for device, run in candidate.get("measured", {}).items():
-            predicted, measured = candidate["predicted_us"][device], run["latency_us"]
-            chosen = "chosen" if candidate["policy_sha256"] == shown.policy_sha256 else ""
-            ran = " / ".join(str(candidate["executed"][kind]) for kind in ("float", "int8"))
-            limit = shown.choice["measuring"]["limits_us"][device]
-            times = [_whole(us) for us in (limit, predicted, measured)]
-            ratio = run["ratio_to_float"]
-            spread = f"{ratio['median']:.2f}x ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
-            off = f"{predicted / measured - 1:+.1%}"
-            yield [shown.name, device, candidate["kind"], ran, f"{candidate['harm']:.4g}", *times, off, spread, chosen]
-
-
-def _whole(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
 def facts(content: ReportContent) -> str:

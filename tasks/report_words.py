@@ -54,3 +54,8 @@ def latency_words(figures: Mapping[str, float]) -> str:
 def share_words(value: float | None, digits: int) -> str:
     """`99.86%`; a dash for nothing."""
     return NOTHING if value is None else f"{value:.{digits}%}"
+
+
+def exact_words(value: float) -> str:
+    """`12,345`; a fraction with one decimal."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"

@@ -18,8 +18,9 @@ def compare(request: Request) -> dict[str, Any]:
     """Latencies of all models of a request, `float` among them.
 
     Returns:
-        {"models": {model: {"latency_us", "ratio_to_float": {"median", "p10", "p90"}}}, "contention", "rounds",
-        "clock"}. `latency_us` is the median ratio times the median of float: drift between rounds cancels out.
+        {"models": {model: {"latency_us", "ratio_to_float": {"median", "p10", "p90"}}}, "contention", "throttling",
+        "rounds", "clock"}. `latency_us` is the median ratio times the median of float: drift from one round to the next
+        cancels out.
     """
     request = with_limits(request)
     _, rounds = timed_rounds(request)

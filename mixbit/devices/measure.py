@@ -24,6 +24,7 @@ import numpy as np
 from mixbit.devices.backend import load_backend
 from mixbit.devices.device import FLOAT, MODEL, W8A8, Request
 from mixbit.devices.parent import end_with_parent
+from mixbit.devices.throttling import clocks, slowdown
 
 MIN_ROUNDS, MIN_WARM, MIN_TIMED, MAX_TIMED = 10, 3, 10, 5000
 LARGEST_DRIFT = 0.05
@@ -48,12 +49,15 @@ def measure(request: Request) -> dict[str, Any]:
     """Figures of one request; also documented in docs and profile.json.
 
     Returns:
-        {"latency_us": {model: {"wall", "cpu"}}, "ratios": {reference: {"median", "p10", "p90"}},
-        "rounds": {"kept", "discarded"}, "contention": {"median", "p90", "alarm"}, "clock": "cpu" or "wall"}.
+        {"latency_us": {model: {"wall", "cpu", and of each "_p10" and "_p90"}},
+        "ratios": {reference: {"median", "p10", "p90"}}, "rounds": {"kept", "discarded"},
+        "contention": {"median", "p90", "alarm"}, "throttling": {"slowed", "alarm"}, "clock": "cpu" or "wall",
+        "clocks": {"before", "after": what `throttling.clocks` finds}}.
     """
     request = with_limits(request)
+    before = clocks()
     timed, rounds = timed_rounds(request)
-    return summarize(rounds, request) | {"timed_calls": timed}
+    return summarize(rounds, request) | {"timed_calls": timed, "clocks": {"before": before, "after": clocks()}}
 
 
 def timed_rounds(request: Request) -> tuple[dict[str, int], list[Round]]:
@@ -140,8 +144,10 @@ def summarize(rounds: Sequence[Round], request: Request) -> dict[str, Any]:
 
 
 def conditions(rounds: Sequence[Round], usable: Sequence[Round], request: Request) -> dict[str, Any]:
-    """Under which figures of rounds came about: how many count, who else was on the machine, by which clock."""
+    """Under which figures of rounds came about: how many count, who else was on the machine, did it keep its pace."""
+    reference = [seconds(entry[FLOAT], request) for entry in rounds if FLOAT in entry]
     return {
+        **({"throttling": slowdown(reference)} if reference else {}),
         "rounds": {"kept": len(usable), "discarded": len(rounds) - len(usable)},
         "contention": contention(rounds, request),
         "clock": "cpu" if request.threads == 1 else "wall",
@@ -149,11 +155,11 @@ def conditions(rounds: Sequence[Round], usable: Sequence[Round], request: Reques
 
 
 def _latency(name: str, rounds: Sequence[Round]) -> dict[str, float]:
-    blocks = [entry[name] for entry in rounds]
-    return {
-        "wall": statistics.median(block.wall_s for block in blocks) * 1e6,
-        "cpu": statistics.median(block.cpu_s for block in blocks) * 1e6,
-    }
+    walls, cpus = ([getattr(entry[name], clock) * 1e6 for entry in rounds] for clock in ("wall_s", "cpu_s"))
+    found = {"wall": statistics.median(walls), "cpu": statistics.median(cpus)}
+    for clock, times in (("wall", walls), ("cpu", cpus)):
+        found |= {f"{clock}_{mark}": float(np.quantile(times, q)) for mark, q in (("p10", 0.1), ("p90", 0.9))}
+    return found
 
 
 def ratio(model: str, reference: str, rounds: Sequence[Round], request: Request) -> dict[str, float]:

@@ -156,7 +156,8 @@ def _elements(shape: Sequence[int]) -> int:
 def describe_layers(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
     """The content of layers.json: layers in execution order with exact integer costs, and how they are tied.
 
-    `macs` are those of one picture, summed over all calls; `reads` names the tensor that the first call reads.
+    `macs` and `in_elements`, the elements read, are those of one picture, summed over all calls; `reads` names the
+    tensor that the first call reads.
 
     Raises:
         UnquantizableModelError: as `trace`.
@@ -164,12 +165,15 @@ def describe_layers(model: nn.Module, input_shape: Sequence[int]) -> dict[str, A
     graph = trace(model, input_shape)
     layers: dict[str, dict[str, Any]] = {}
     for name, module, node in layer_calls(graph):
-        macs = _macs(module, node)
+        tensor, macs = node.all_input_nodes[0], _macs(module, node)
+        in_elements = _elements(tensor.meta["shape"])
         if name in layers:
             layers[name]["calls"] += 1
             layers[name]["macs"] += macs
+            layers[name]["in_elements"] += in_elements
         else:
-            layers[name] = {"name": name, **_constants(module), "macs": macs, "reads": node.all_input_nodes[0].name}
+            costs = {"macs": macs, "in_elements": in_elements, "reads": tensor.name}
+            layers[name] = {"name": name, **_constants(module), **costs}
     executed = list(layers)
     return {
         "input_shape": list(input_shape),

@@ -8,7 +8,7 @@ import pytest
 from tests.flows.conftest import make_tiny
 
 # So generous that the least harmful policy, every free layer float, keeps it on any machine.
-GENEROUS = "budgets:\n  fast:\n    latency[local]: 50x float\n    size_bits: 1x\n"
+GENEROUS = "budgets:\n  fast:\n    latency[local]: 50x float\n    latency[simulated:bitops]: 1 s\n    size_bits: 1x\n"
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,21 @@ def test_predicted_and_measured_latency_stand_in_the_report(timed):
     assert "chosen" in section
 
 
+def test_simulated_times_stand_in_the_report_and_nowhere_as_a_devices_figure(timed):
+    tiny, _ = timed
+    page = (tiny.state / "reports" / "tiny" / "report.html").read_text()
+    assert "simulated:roofline" in page.partition("Simulated latency")[2]
+    assert "simulated" not in json.dumps(_output(tiny, "profile fast local", "profile.json"))
+    assert set(_output(tiny, "measured_policy fast", "choice.json")["predicted_us"]) == {"local"}
+
+
+def test_a_simulated_latency_alone_needs_neither_table_nor_device(offline_tiny):
+    offline_tiny.edit("{bitops: w4a4}", '{"latency[simulated:bitfusion]": 0.5x w8a8}')
+    planned = offline_tiny.mixbit("plan", offline_tiny.file)
+    assert planned.returncode == 0, planned.stderr
+    assert "latency_table" not in planned.stdout
+
+
 def test_an_unreachable_latency_tells_what_the_fastest_policy_reaches_and_trains_nothing_more(timed, tmp_path):
     tiny, _ = timed
     tiny.edit("50x float", "0.001x float")
@@ -78,11 +93,24 @@ def test_an_unreachable_latency_tells_what_the_fastest_policy_reaches_and_trains
     assert "finetuned_model fast: done" not in done.stdout
 
 
+def test_a_simulated_model_is_refused_as_a_device(offline_tiny):
+    offline_tiny.edit("finetune:", "devices: [simulated:roofline]\nfinetune:")
+    done = offline_tiny.mixbit("plan", offline_tiny.file)
+    assert done.returncode == 2
+    assert "expected a device: a simulated model is none" in done.stderr
+    assert "latency[simulated:roofline]" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
         ("latency[local]: 8", r"budgets.fast\[\"latency\[local\]\"\]: expected a time such as 8 ms .*, got 8"),
         ("latency[pi5]: 8 ms", r"pi5 is not among devices, expected latency\[local\], got latency\[pi5\]"),
+        (
+            "latency[simulated:bitfuson]: 8 ms",
+            r"expected latency\[simulated:bitfusion\] or .*Did you mean latency\[simulated:bitfusion\]",
+        ),
         ("latency: 8 ms", r"not a key here, expected bitops, size_bits or file_bytes, or latency\[DEVICE\]"),
     ],
 )

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from mixbit.errors import MixbitError
-from mixbit.latency import Table, device_of, executed, is_limit, limit_us
+from mixbit.latency import Table, device_of, executed, is_limit, limit_us, simulated_of
 from mixbit.latency_fit import average_alike, calibrated, mixed_policies
 from mixbit.policy import FLOAT_ENTRY, INT8_ENTRY, is_float
 
@@ -17,10 +17,11 @@ REFERENCE = {"float": 100.0, "w8a8": 40.0}
 
 
 def _true_us(policy):
-    """What a device takes that profiles slow down by a fourth: 5 us for all, 2 us and 0.01 us an element a change."""
+    """What a device takes that profiles slow down by a fourth: 5 us for all, 2 us a change and more an element."""
     layers = sum(KERNELS[name][executed(entry)] for name, entry in policy.items())
-    changes = [count for (a, b), count in NEIGHBOURS.items() if is_float(policy[a]) != is_float(policy[b])]
-    return 5 + 0.8 * layers + 2 * len(changes) + 0.01 * sum(changes)
+    changes = {(a, b): n for (a, b), n in NEIGHBOURS.items() if is_float(policy[a]) != is_float(policy[b])}
+    elements = sum((0.01 if is_float(policy[a]) else 0.03) * count for (a, _), count in changes.items())
+    return 5 + 0.8 * layers + 2 * len(changes) + elements
 
 
 def _measured(count, seed):
@@ -49,6 +50,11 @@ def test_a_cost_names_its_device():
     ] * 3
 
 
+def test_a_simulated_model_is_no_device():
+    assert [device_of("latency[simulated:roofline]"), simulated_of("latency[simulated:roofline]")] == [None, "roofline"]
+    assert [simulated_of(cost) for cost in ("latency[roofline]", "simulated:roofline", "bitops")] == [None] * 3
+
+
 def test_any_float_side_executes_in_float_and_all_other_bits_in_int8():
     entries = [(2, 2), (8, 3), ("float", 8), (8, "float"), FLOAT_ENTRY]
     assert [executed(entry) for entry in entries] == ["int8", "int8", "float", "float", "float"]
@@ -56,7 +62,7 @@ def test_any_float_side_executes_in_float_and_all_other_bits_in_int8():
 
 def test_a_table_finds_back_what_made_the_times():
     table, found = calibrated(KERNELS, NEIGHBOURS, _measured(12, 0), _measured(6, 1), REFERENCE)
-    expected = {"scale": 0.8, "offset_us": 5, "boundary_us": 2, "element_us": 0.01}
+    expected = {"scale": 0.8, "offset_us": 5, "boundary_us": 2, "quantized_us": 0.01, "dequantized_us": 0.03}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert found["error"] < 1e-3
     assert found["rank_correlation"] == pytest.approx(1)
@@ -67,7 +73,7 @@ def test_boundaries_are_never_negative_so_that_a_solver_can_use_them():
     quicker = [(policy, _true_us(policy) - 6 * len(NEIGHBOURS)) for policy, _ in _measured(12, 0)]
     quicker += [(policy, us - 5) for policy, us in quicker]
     table, found = calibrated(KERNELS, NEIGHBOURS, quicker, quicker, REFERENCE)
-    assert min(table.boundaries.values()) >= 0
+    assert min(us for both in table.boundaries.values() for us in both) >= 0
     assert found["scale"] > 0
 
 
@@ -83,10 +89,11 @@ def test_times_that_fall_where_kernels_rise_are_no_table():
         calibrated(KERNELS, {}, turned, turned, REFERENCE)
 
 
-def test_a_change_of_precision_costs_in_either_direction():
-    table = Table({"a": {"float": 5, "int8": 1}, "b": {"float": 5, "int8": 1}}, {("a", "b"): 3.0}, 10, REFERENCE, 0.0)
+def test_a_change_of_precision_costs_what_its_direction_does():
+    boundaries = {("a", "b"): (3.0, 4.0)}
+    table = Table({"a": {"float": 5, "int8": 1}, "b": {"float": 5, "int8": 1}}, boundaries, 10, REFERENCE, 0.0)
     policies = [(FLOAT_ENTRY, FLOAT_ENTRY), (FLOAT_ENTRY, (4, 4)), ((2, 8), FLOAT_ENTRY), ((2, 2), (8, 8))]
-    assert [table.predict_us(dict(zip("ab", entries, strict=True))) for entries in policies] == [20, 19, 19, 12]
+    assert [table.predict_us(dict(zip("ab", entries, strict=True))) for entries in policies] == [20, 19, 20, 12]
 
 
 def test_layers_that_do_the_same_work_share_their_mean():

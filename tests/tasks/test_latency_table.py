@@ -31,33 +31,40 @@ def _executed(path):
 
 
 class _Device:
-    """Kernels as above, 3 us for a change of precision, 2 us for everything; the files it has seen."""
+    """Kernels as above, 3 us for a change to int8 and 4 us for one back, 2 us for everything; what it has seen."""
 
     name = "moon"
 
     def __init__(self):
-        self.most_at_once, self.measured = 0, []
+        self.most_at_once, self.measured, self.profiles, self.pace = 0, [], 0, 0.0
 
     def fingerprint(self):
         return {"arch": "moon"}
 
     def kernel_times(self, request):
         names = [str(2 * i) for i in range(5)]
-        return {m: dict(zip(names, map(KERNEL_US.get, _executed(p)), strict=True)) for m, p in request.models.items()}
+        self.profiles += 1
+        slow = {"float": 100.0 if self.profiles == 1 else 1.0, "int8": 1.0}  # one bad profile
+        return {
+            m: {name: slow[kind] * KERNEL_US[kind] for name, kind in zip(names, _executed(p), strict=True)}
+            for m, p in request.models.items()
+        }
 
     def compare(self, request):
         self.most_at_once = max(self.most_at_once, len(request.models))
         self.measured += [Path(path) for path in request.models.values()]
         times = {name: self._us(_executed(path)) for name, path in request.models.items()}
         models = {n: {"latency_us": us, "ratio_to_float": {"median": us / times["float"]}} for n, us in times.items()}
-        return {"models": models, "contention": {"alarm": False, "median": 1.0, "p90": 1.0}}
+        self.pace += 0.01
+        pace = {"slowed": self.pace, "alarm": self.pace > 0.02}
+        return {"models": models, "contention": {"alarm": False, "median": 1.0, "p90": 1.0}, "throttling": pace}
 
     def executed(self, path, threads):
         return {"0": {"executed": "int8"}}
 
     def _us(self, kinds):
-        changes = sum(a != b for a, b in itertools.pairwise(kinds))
-        return 2 + sum(map(KERNEL_US.get, kinds)) + 3 * changes
+        changes = [3 if a == "float" else 4 for a, b in itertools.pairwise(kinds) if a != b]
+        return 2 + sum(map(KERNEL_US.get, kinds)) + sum(changes)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +87,8 @@ def made(tmp_path_factory):
 def test_kernels_boundaries_and_the_offset_are_found(made):
     _, table, _ = made
     assert table["layers"]["0"] == pytest.approx({"float": 12, "int8": 4}, abs=1e-2)
-    assert [row["us"] for row in table["boundaries"]] == pytest.approx([3] * 4, abs=1e-2)
+    assert [row["float_int8_us"] for row in table["boundaries"]] == pytest.approx([3] * 4, abs=1e-2)
+    assert [row["int8_float_us"] for row in table["boundaries"]] == pytest.approx([4] * 4, abs=1e-2)
     assert table["offset_us"] == pytest.approx(2, abs=1e-2)
     assert table["reference_us"] == {"float": 62.0, "w8a8": 22.0}
 
@@ -89,6 +97,7 @@ def test_it_is_judged_by_policies_that_it_was_not_fitted_to(made):
     figures, table, _ = made
     assert figures["error"] == table["error"] < 1e-3
     assert figures["held_out"] == 4
+    assert figures["throttling_alarm"] == table["throttling"]["alarm"] == 1.0
     assert len(table["policies"]) == 16
 
 
@@ -107,3 +116,11 @@ def test_files_for_an_old_runtime_are_of_the_dialect_that_it_loads(made, tmp_pat
     work = Work({}, {}, tmp_path, tmp_path, lambda *_: None, tmp_path, (tmp_path,))
     variants = latency_table._variants(work, latency_table.Params(factory="chain:net", device="moon"), layers, INFO)
     assert read_opset(variants.file(variants.policy)) == 18
+
+
+def test_a_network_of_few_layers_keeps_its_share_of_policies_to_judge_by():
+    policies = {name: dict.fromkeys("ab", ("float", "float")) for name in ("float", "w8a8", *map(str, range(14)))}
+    kernels, times = dict.fromkeys("ab", KERNEL_US), {name: 24.0 + i for i, name in enumerate(policies)}
+    params = latency_table.Params(factory="chain:net", calibration=24, held_out=8)
+    rows = latency_table._table(kernels, {}, policies, times, params)["policies"]
+    assert [row["held_out"] for row in rows] == [False] * 13 + [True] * 3

@@ -32,7 +32,7 @@ class _Device:
     def compare(self, request):
         spread = dict.fromkeys(("median", "p10", "p90"), 1.0)
         models = {name: {"latency_us": self.times_us[name], "ratio_to_float": spread} for name in request.models}
-        return {"models": models, "contention": {"alarm": False}}
+        return {"models": models, "contention": {"alarm": False}, "throttling": {"slowed": 0.0, "alarm": False}}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mixbit import simulate
 from mixbit.costs import policy_costs
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.policy import load_policy
@@ -177,7 +178,10 @@ def test_an_unknown_group_member_is_misuse(tmp_path):
 # Float layers take 10 us, int8 ones 4, a change of precision 3, and everything 5 more than that.
 TABLE = {
     "layers": {name: {"float": 10.0, "int8": 4.0} for name in NAMES},
-    "boundaries": [{"from": a, "to": b, "us": 3.0} for a, b in (("stem", "a"), ("a", "b"), ("b", "head"))],
+    "boundaries": [
+        {"from": a, "to": b, "float_int8_us": 3.0, "int8_float_us": 3.0}
+        for a, b in (("stem", "a"), ("a", "b"), ("b", "head"))
+    ],
     "offset_us": 5.0,
     "reference_us": {"float": 60.0, "w8a8": 25.0},
     "error": 0.05,
@@ -226,3 +230,25 @@ def test_other_limits_that_no_policy_keeps_are_told_as_ever(tmp_path):
     both = TIMED | {"budget": {"latency[local]": "1 ms", "bitops": 1}}
     with pytest.raises(MixbitError, match=r"no policy fits \(bitops 1\). Smallest feasible: bitops \d+"):
         run(tmp_path, both, **TABLE_INPUT)
+
+
+def test_a_simulated_latency_is_a_limit_like_any_other_and_needs_no_table(tmp_path):
+    cost = "latency[simulated:bitfusion]"
+    figures, made, choice = run(tmp_path, SEARCH | {"budget": {cost: "0.5x w8a8"}}, indicators=INDICATORS)
+    assert choice["costs"][cost] == simulate.policy_us("bitfusion", made, LAYERS) <= choice["budget"][cost]
+    assert figures["simulated_us.bitfusion"] == choice["costs"][cost]
+    assert not any("predicted" in name for name in (*figures, *choice))
+
+
+def test_a_simulated_and_a_measured_latency_hold_together(tmp_path):
+    cost = "latency[simulated:bitops]"
+    both = TIMED | {"budget": {"latency[local]": "1 ms", cost: "0.6x w8a8"}}
+    _, made, choice = run(tmp_path, both, **TABLE_INPUT)
+    assert choice["budget"][cost] / 2 < simulate.policy_us("bitops", made, LAYERS) <= choice["budget"][cost]
+    assert set(choice["predicted_us"]) == {"local"}
+
+
+def test_a_search_depends_on_the_code_of_the_models_in_its_budget_alone():
+    asked = policy.Params(**SEARCH | {"budget": {"latency[simulated:roofline]": "3 ms", "bitops": 1}})
+    assert policy.modules(asked) == ("mixbit.simulated.roofline",)
+    assert policy.modules(policy.Params(**SEARCH)) == ()

@@ -46,6 +46,9 @@ def test_profile_holds_ratios_memory_and_executed_bits(work):
     assert (layer["policy"], layer["executed"], layer["kernel"]) == (["float", "float"], "float", "Conv")
     assert layer["latency_us"] > 0
     assert report["slower_in_int8"] == {}
+    assert set(report["clocks"]["before"]) == set(report["clocks"]["after"]) == {
+        "frequency_mhz", "temperature_c", "governor"}  # fmt: skip
+    assert figures["slowed"] == report["throttling"]["slowed"]
     assert report["fingerprint"]["arch"] == profile.facts(profile.Params())["device.arch"]
 
 

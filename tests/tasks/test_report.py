@@ -63,6 +63,65 @@ def content(**changes):
     )
 
 
+def test_simulated_times_stand_in_a_section_of_their_own_under_their_models_names():
+    shown = tuple(replace(one, simulated={"roofline": 250.0 * (i + 1)}) for i, one in enumerate(content().shown[:2]))
+    page = render(content(shown=(*shown, *content().shown[2:])))
+    section = page.partition("<h2>Simulated latency</h2>")[2].partition("<h2>")[0]
+    assert "<th>simulated:roofline</th>" in section
+    assert "500 µs (2.00x float)" in section
+    assert "pi5" not in section
+    assert "roofline" not in page.replace(section, "")
+
+
+SHOWN = {"frequency_mhz": 1800.0, "temperature_c": 61.4, "governor": "performance"}
+HIDDEN = dict.fromkeys(SHOWN)
+CONDITIONS = {
+    "clock": "cpu", "rounds": {"kept": 12, "discarded": 3}, "contention": {"median": 1.0, "p90": 1.31, "alarm": False},
+    "throttling": {"slowed": 0.081, "alarm": True},
+    "clocks": {"before": SHOWN | {"temperature_c": 50.0}, "after": SHOWN},
+    "layers": {"stem": {"policy": [4, 4], "executed": "float", "kernel": "Conv", "latency_us": 7.0,
+                        "ratio_to_float": 1.5}},
+}  # fmt: skip
+
+
+def measured(**changes):
+    figures = {"latency_us": 250.0, "latency_us_p10": 240.0, "latency_us_p90": 290.0, "slowed": 0.081}
+    profile = Profile(figures | {"throttling_alarm": 1.0}, CONDITIONS | changes)
+    return render(content(shown=(replace(content().shown[2], profiles={"pi5": profile}),)))
+
+
+def test_spread_pace_and_clocks_stand_beside_a_measured_latency():
+    page = measured()
+    assert "250 µs (240 to 290)" in page
+    assert "the float reference slowed by 8% while it was measured" in page
+    told = page.partition("<h2>How it was measured</h2>")[2].partition("<h2>")[0]
+    cells = ["12 of 15", "1.00", "1.31", "+8.1%", "1800", "1800", "50", "61", "performance"]
+    assert [told.index(f">{cell}<") for cell in cells] == sorted(told.index(f">{cell}<") for cell in cells)
+
+
+def test_candidates_stand_with_both_references_and_what_disturbed_them():
+    run = {"latency_us": 50.0, "ratio_to_float": {"median": 0.5, "p10": 0.48, "p90": 0.55}}
+    one = {"kind": "best", "harm": 0.1, "policy_sha256": "4" * 64, "executed": {"float": 1, "int8": 2}}
+    measuring = {
+        "limits_us": {"pi5": 60.0}, "references": {"pi5": {"w8a8": {"latency_us": 40.0}}},
+        "contention": {"pi5": {"alarm": True}}, "throttling": {"pi5": {"slowed": 0.07, "alarm": True}},
+    }  # fmt: skip
+    choice = {"candidates": [one | {"predicted_us": {"pi5": 52.0}, "measured": {"pi5": run}}], "measuring": measuring}
+    page = render(content(shown=(replace(content().shown[2], choice=choice),)))
+    assert "<td>+4.0%</td><td>0.50x (0.48 to 0.55)</td><td>1.25x</td><td>chosen</td>" in page
+    assert "the machine was busy: take with care; the float reference slowed by 7%" in page
+
+
+def test_what_a_machine_does_not_show_is_said_not_left_out():
+    page = measured(clocks={"before": HIDDEN, "after": HIDDEN})
+    assert page.count("not shown by this machine") == 5
+
+
+def test_each_devices_own_kernels_stand_beside_the_policys_bits():
+    own = measured().partition("<h2>Layers on each device</h2>")[2]
+    assert "<td>stem</td><td>4 / 4</td><td>float</td><td>Conv</td><td>7.0</td><td>1.50x</td>" in own
+
+
 def test_layers_that_lose_from_int8_are_said_and_escaped():
     kernels = {"a<b": {"policy": [4, 4], "executed": "int8", "kernel": "QLinearConv", "depthwise": True}}
     lost = Profile({"latency_us": 9.0}, {"layers": kernels, "slower_in_int8": {"a<b": 1.31}})
@@ -113,7 +172,7 @@ def test_every_section_is_there(html):
     assert titles == [
         *("What the bits cost", "Against baselines", "Bits per layer", "Indicators (limpq)"),
         *("How far the step sizes moved", "Predicted and measured latency", "Simulated and deployed", "Everything"),
-        *("Policy bits and executed bits", "Why these policies"),
+        *("Policy bits and executed bits", "Layers on each device", "Why these policies"),
     ]
 
 

@@ -37,6 +37,20 @@ def test_ratios_ignore_a_load_that_only_the_wall_clock_sees():
     assert summarize([_round(1, 2, load=3.0)] * 10, REQUEST)["ratios"]["float"]["median"] == 0.5
 
 
+def test_a_reference_that_slows_down_over_the_run_raises_an_alarm_though_ratios_stay():
+    rounds = [_round(1 + i / 100, 2 + i / 50) for i in range(12)]
+    found = summarize(rounds, REQUEST)
+    assert found["throttling"]["alarm"]
+    assert found["ratios"]["float"]["p90"] == pytest.approx(0.5)
+    assert not summarize(rounds[::-1], REQUEST)["throttling"]["alarm"]
+
+
+def test_a_latency_carries_its_spread_by_both_clocks():
+    found = summarize([_round(1 + i / 10, 2, load=2.0) for i in range(11)], REQUEST)["latency_us"]["model"]
+    assert [found[name] for name in ("cpu_p10", "cpu", "cpu_p90")] == pytest.approx([1.1e6, 1.5e6, 1.9e6])
+    assert found["wall_p90"] == pytest.approx(3.8e6)
+
+
 def test_every_round_times_every_model_and_orders_differ():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in ("a", "b", "c")}
