@@ -19,6 +19,7 @@ SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",  # a job that fails says so in one line of its own
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # and what is lost with a server is said by `serve`
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
 

@@ -6,24 +6,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 
-import numpy as np
-import onnx_ir as ir
 import pytest
-from click.testing import CliRunner
 
-from flows.devices import devices_command
 from mixbit.devices import known, remote
 from mixbit.devices.blobs import sha256_of
-from mixbit.devices.device import find_device, request_for
+from mixbit.devices.device import find_device
 from mixbit.errors import MixbitError
-from mixbit.export.build import Builder
-from mixbit.export.save import describe, to_bytes
 from tasks.place import ROOT
 from tests.flows.board import Board, join, until
+from tests.flows.jobs import long_request, request, seconds
 
-INFO = {"input_shape": [3, 8, 8], "dtype": "float32", "mean": [0.0] * 3, "std": [1.0] * 3, "labels": ["a", "b"]}
 KNOWN_S = 120.0  # within which a lost job must be known
 
 
@@ -35,46 +28,9 @@ def board(tmp_path_factory, urls):
 
 
 @pytest.fixture
-def host(tmp_path, monkeypatch, urls):
-    """A host's state folder and addresses; a call runs a `mixbit devices` command."""
-    monkeypatch.setenv("MIXBIT_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("PREFECT_API_URL", f"{urls['MIXBIT_PREFECT_URL']}/api")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", urls["MIXBIT_MLFLOW_URL"])
-    for name, url in urls.items():
-        monkeypatch.setenv(name, url)
-    return lambda *words: CliRunner().invoke(devices_command, words, catch_exceptions=False)
-
-
-@pytest.fixture
 def device(board, host):
     assert host("add", board.name).exit_code == 0
     return find_device(board.name)
-
-
-@pytest.fixture(scope="session")
-def network(tmp_path_factory):
-    def write(name, opset=21):
-        x = ir.Value(name="input", shape=ir.Shape(["batch", 3, 8, 8]), type=ir.TensorType(ir.DataType.FLOAT))
-        y = ir.Value(name="output", type=ir.TensorType(ir.DataType.FLOAT))
-        build, rng = Builder([x]), np.random.default_rng(len(name))
-        weight = build.constant("conv.weight", rng.standard_normal((16, 3, 3, 3)).astype(np.float32))
-        build.values[y] = build.node("Conv", [build.inputs[0], weight], "y", {"pads": [1] * 4}, node_name="conv")
-        metadata = describe(policy={"conv": ("float", "float")}, inputs={"of": name}, info=INFO)
-        path = tmp_path_factory.mktemp("network") / "conv.onnx"
-        path.write_bytes(to_bytes(build.model([y], opset=opset, ir_version=10), metadata))
-        return path
-
-    return write
-
-
-def request(path, limit_s=5.0, block_s=0.001, **settings):
-    models = dict.fromkeys(("model", "float", "w8a8"), path)
-    return request_for(models, [3, 8, 8], limit_s=limit_s, block_s=block_s, **settings)
-
-
-def long_request(path):
-    """Would measure for minutes."""
-    return request(path, limit_s=300.0, block_s=20.0)
 
 
 def listed(host, name):
@@ -136,10 +92,6 @@ def test_two_hosts_queue_for_one_device(board, device, network):
         (job for job in board.server.jobs(board.name, 50) if job.job_id not in before), key=lambda job: job.began
     )
     assert seconds(second.began) - seconds(first.began) >= first.took_s - 0.1
-
-
-def seconds(time_iso):
-    return datetime.fromisoformat(time_iso).timestamp()
 
 
 def test_a_file_too_new_for_the_runtime_is_one_line_with_its_opset(device, network):
