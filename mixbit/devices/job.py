@@ -26,7 +26,7 @@ from mixbit.devices.parent import end_with_parent
 from mixbit.errors import MixbitError
 
 # What moves a job here and back changes no figure.
-_PLUMBING = {"blobs", "command", "job", "known", "remote", "serve", "server"}
+_PLUMBING = {"blobs", "command", "job", "known", "remote", "serve", "server", "stay"}
 
 
 def own_fingerprint() -> dict[str, str]:

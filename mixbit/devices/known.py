@@ -13,6 +13,7 @@ from mixbit.place import state_dir
 NAME_WORDS = "lower case letters, digits and dashes, a letter or digit first, at most 40"
 LOCAL = "local"
 FLOW = "mixbit-device"
+LOST = "the device was lost during the job"
 RESERVED = (LOCAL, "cpu", "cuda")  # the last two are what a network is trained on
 JOB_FORMAT = 1  # raised when a host and a device of different versions would misunderstand each other
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")

@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from mixbit.devices.known import FLOW, Announcement, resource
+from mixbit.devices.known import FLOW, LOST, Announcement, resource
 from mixbit.errors import MixbitError
 from mixbit.http import opener, prefect_credentials
 
@@ -102,6 +102,11 @@ class Server:
         runs = job.state == "RUNNING"
         state = {"type": "CANCELLING", "name": "Cancelling"} if runs else {"type": "CANCELLED", "name": "Cancelled"}
         self._ask("POST", f"/flow_runs/{job.job_id}/set_state", {"state": state, "force": not runs})
+
+    def lose(self, job: Job) -> None:
+        """Note that a job ended without a word."""
+        state = {"type": "CRASHED", "name": "Crashed", "message": f"{LOST} (it has begun anew)"}
+        self._ask("POST", f"/flow_runs/{job.job_id}/set_state", {"state": state, "force": True})
 
     def forget(self, name: str) -> None:
         """Delete what joining made: announcement, queue, and with it the device's right to be asked."""

@@ -14,7 +14,7 @@ from mixbit.devices.device import find_device
 from tasks.place import ROOT
 from tests.flows.board import until
 from tests.flows.jobs import request, seconds
-from tests.flows.machine import DISK, Bridge, Machine, require_namespaces
+from tests.flows.machine import Bridge, Machine, require_namespaces
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,115 @@
+"""A device stays online by itself, and its terminal readable.
+
+Prefect's worker ends some minutes after its server has gone, and its look-out for cancelled jobs before that. So it is
+made anew when the server was away and is back, as soon as no job runs.
+"""
+
+import asyncio
+import io
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from mixbit.http import opener
+
+JOB = "job "  # how a line of a job begins
+LOOK_S, PROBE_S = 5.0, 10.0
+
+
+class Worker(Protocol):
+    """What is needed of Prefect's worker."""
+
+    @property
+    def limiter(self) -> Any:
+        """Its `borrowed_tokens` are jobs under way; RuntimeError before it has started."""
+        ...
+
+    async def start(self, *, printer: Callable[..., None]) -> None:
+        """Take jobs until cancelled, or until the server is away for too long."""
+        ...
+
+
+async def stay_online(new_worker: Callable[[], Awaitable[Worker]], health: str) -> None:
+    """Have a worker take jobs until cancelled.
+
+    Args:
+        new_worker: joins, and makes a worker.
+        health: the address at which the server says that it is up.
+
+    Raises:
+        Exception: whatever ended a worker while its server was up.
+    """
+    while True:
+        try:
+            await _work(await new_worker(), health)
+        except Exception:
+            if await asyncio.to_thread(_answers, health):
+                raise
+        await asyncio.to_thread(_await_answer, health)
+
+
+async def _work(worker: Worker, health: str) -> None:
+    """Until the server was away, is back, and no job runs; or until the worker gave up."""
+    running, was_away = asyncio.create_task(worker.start(printer=lambda *_: None)), False
+    try:
+        while not running.done():
+            await asyncio.wait({running}, timeout=LOOK_S)
+            answers = await asyncio.to_thread(_answers, health)
+            if answers and was_away and not _is_busy(worker):
+                break
+            if not (answers or was_away):
+                say("the server does not answer: waiting for it")
+            was_away = was_away or not answers
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+    if not (running.cancelled() or was_away):
+        running.result()
+
+
+def _is_busy(worker: Worker) -> bool:
+    try:
+        return bool(worker.limiter.borrowed_tokens)
+    except RuntimeError:
+        return False
+
+
+def _answers(health: str) -> bool:
+    try:
+        opener(health).open(health, timeout=PROBE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _await_answer(health: str) -> None:
+    while not _answers(health):
+        time.sleep(LOOK_S)
+
+
+def say(line: str) -> None:
+    """To the terminal."""
+    print(line, file=sys.__stdout__, flush=True)
+
+
+@contextmanager
+def own_words(log: Path) -> Iterator[None]:
+    """What others print goes to a file; of jobs, which print through the worker, their own lines to the terminal."""
+    with log.open("w") as file, redirect_stdout(_JobLines(file)), redirect_stderr(file):
+        yield
+
+
+class _JobLines(io.TextIOBase):
+    def __init__(self, log: TextIO) -> None:
+        self._log = log
+
+    def write(self, text: str) -> int:
+        if text.startswith(JOB):
+            say(text.rstrip())
+        return self._log.write(text)
+
+    def flush(self) -> None:
+        self._log.flush()
