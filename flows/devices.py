@@ -8,7 +8,7 @@ import click
 from flows.server_commands import PREFECT, api_url
 from flows.servers import known_url
 from mixbit.devices import known
-from mixbit.devices.fingerprint import fingerprint
+from mixbit.devices.fingerprint import fingerprint, fingerprint_sha256
 from mixbit.devices.remote import refresh
 from mixbit.devices.server import UNDER_WAY, Job, Server, ServerAway
 from mixbit.errors import MisuseError, MixbitError
@@ -122,7 +122,8 @@ def _show(rows: list[DeviceRow]) -> None:
 
 def _summary(found: dict[str, str]) -> str:
     cores, runtime = found.get("cores", "?"), found.get("onnxruntime", "unknown")
-    return f"{found.get('arch', '?')}, {found.get('cpu', '?')}, {cores} cores, ONNX Runtime {runtime}"
+    machine = f"{found.get('arch', '?')}, {found.get('cpu', '?')}, {cores} cores, ONNX Runtime {runtime}"
+    return f"{machine} ({fingerprint_sha256(found)[:8]})"
 
 
 def _job_words(job: Job) -> str:

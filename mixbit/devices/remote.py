@@ -25,6 +25,8 @@ SLACK_S = 240.0
 GRACE_S = 150.0
 # Looks without it until a device is gone: a server that was started again takes all for offline, for some seconds.
 GONE = 3
+# A server that was silent for longer was away; then an answer may come this late.
+AWAY_S, LATE_S = 5.0, 60.0
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 FOLDER = "mixbit-devices"
 
@@ -74,7 +76,7 @@ class RemoteDevice:
         for anew in (False, True):
             job = self._job(what, wanted, offered(contents, anew=anew), deadline_s=2 * request.limit_s + SLACK_S)
             answer = self._done(job)
-            if answer.get("fault") != "download" and not self._may_try_again(answer):
+            if answer.get("fault") != "download" and not self._has_come_back(answer):
                 break
         if answer.get("fault") == "fingerprint":
             refresh(self.name, server_of_environment())
@@ -107,25 +109,31 @@ class RemoteDevice:
         server = server_of_environment()
         job_id = server.start(self.name, job)
         try:
-            ended = self._ended(server, job_id, float(job["deadline_s"]))
-            answer = server.answer(job_id)
+            ended, silence_s = self._ended(server, job_id, float(job["deadline_s"]))
+            lost = ended.message.startswith(LOST)
+            # A server that was away takes a job for lost whose signs of life it missed.
+            answer = _answer(server, job_id, LATE_S if lost and silence_s > AWAY_S else 0.0)
         except BaseException:
             _stop_quietly(server, job_id)
             raise
-        if answer is None:
-            what = f"the job ended as {ended.state.lower()}: {ended.message or 'no message'}"
-            return {"fault": "lost" if ended.message.startswith(LOST) else "ended", "says": what}
-        return answer
+        what = f"the job ended as {ended.state.lower()}: {ended.message or 'no message'}"
+        return answer or {"fault": "lost" if lost else "ended", "says": what}
 
-    def _may_try_again(self, answer: dict[str, Any]) -> bool:
-        """A job was lost by a device that is here again, or whose signs of life did not come through."""
+    def _has_come_back(self, answer: dict[str, Any]) -> bool:
         return answer.get("fault") == "lost" and server_of_environment().is_online(self.name)
 
-    def _ended(self, server: Server, job_id: str, deadline_s: float) -> Job:
+    def _ended(self, server: Server, job_id: str, deadline_s: float) -> tuple[Job, float]:
+        """The job when it has ended, and the longest time that the server was silent."""
         ran_since: float | None = None
+        silence_s = 0.0
         looked, unseen = time.monotonic(), 0
-        while (job := server.job(job_id)).state not in ENDED:
+        while True:
+            asked = time.monotonic()
+            job = server.job(job_id)
             now = time.monotonic()
+            silence_s = max(silence_s, now - asked)
+            if job.state in ENDED:
+                return job, silence_s
             ran_since = ran_since or (now if job.state == "RUNNING" else None)
             if ran_since is not None and now > ran_since + deadline_s + GRACE_S:
                 raise DeviceFault(f"device {self.name}", f"no answer {GRACE_S:.0f} s after the job's deadline")
@@ -136,7 +144,6 @@ class RemoteDevice:
                     raise DeviceFault(f"device {self.name}", "went offline before it began the job", hint=_OFFLINE)
                 looked = time.monotonic()
             time.sleep(POLL_S)
-        return job
 
 
 _OFFLINE = "Start `mixbit-device serve` there and run the same command again: only its figures are missing"
@@ -211,6 +218,13 @@ def _send(url: str, method: str, address: str, body: Any = None, headers: dict[s
         raise DeviceFault(
             url, f"the artifact server does not answer ({cause})", hint="Is it up? `mixbit status`"
         ) from None
+
+
+def _answer(server: Server, job_id: str, late_s: float) -> dict[str, Any] | None:
+    end = time.monotonic() + late_s
+    while (answer := server.answer(job_id)) is None and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return answer
 
 
 def _stop_quietly(server: Server, job_id: str) -> None:

@@ -34,7 +34,7 @@ from mixbit.devices.job import own_fingerprint, run_job
 from mixbit.devices.known import FLOW, LOST, Announcement, resource
 from mixbit.devices.parent import end_with_parent
 from mixbit.devices.server import UNDER_WAY, Server
-from mixbit.devices.stay import JOB, say, stay_online
+from mixbit.devices.stay import JOB, await_answer, say, stay_online
 from mixbit.errors import MixbitError
 
 ENTRYPOINT = "mixbit.devices.serve.measure"
@@ -42,8 +42,7 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
 # Three heartbeats of a job, of which one is due every 30 s; a worker that misses three of its own is offline.
 LOST_S, WORKER_S = 90, 10
-# A job that has its answer asks for four minutes whether the server is back.
-PATIENT = {"PREFECT_CLIENT_MAX_RETRIES": "7"}
+PATIENT_S = 240.0  # for which a job that has its answer waits for a server that is away
 
 
 @flow(name=FLOW, persist_result=False, validate_parameters=False, log_prints=False)
@@ -54,6 +53,7 @@ def measure(job: dict[str, Any]) -> State[Any]:
     began_s = time.monotonic()
     answer = run_job(job, blobs)
     print(f"{JOB}{answer.get('says', 'measured')} ({time.monotonic() - began_s:.0f} s)", flush=True)
+    await_answer(_health(), PATIENT_S)
     with get_client(sync_client=True) as client:
         client.create_artifact(
             ArtifactCreate(type="json", data=json.dumps(answer, allow_nan=False), flow_run_id=uuid.UUID(flow_run.id))
@@ -83,7 +83,11 @@ def serve(name: str, folder: Path) -> None:
 async def _served(name: str, identity: str) -> None:
     worker_name = f"{name}-{identity}"
     _require_free(name, worker_name)
-    await stay_online(lambda: _worker(name, worker_name), f"{os.environ['PREFECT_API_URL']}/health")
+    await stay_online(lambda: _worker(name, worker_name), _health())
+
+
+def _health() -> str:
+    return f"{os.environ['PREFECT_API_URL']}/health"
 
 
 async def _worker(name: str, worker_name: str) -> ProcessWorker:
@@ -153,7 +157,7 @@ async def _joined(client: PrefectClient, name: str) -> None:
         entrypoint=ENTRYPOINT,
         work_pool_name=resource(name),
         enforce_parameter_schema=False,
-        job_variables={"command": command, "env": PATIENT},
+        job_variables={"command": command},
     )
     if not await client.read_automations_by_name(resource(name)):
         await client.create_automation(_rule(name, deployment_id))

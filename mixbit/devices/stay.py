@@ -6,6 +6,7 @@ made anew when the server was away and is back, as soon as no job runs.
 
 import asyncio
 import io
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -48,7 +49,7 @@ async def stay_online(new_worker: Callable[[], Awaitable[Worker]], health: str) 
         except Exception:
             if await asyncio.to_thread(_answers, health):
                 raise
-        await asyncio.to_thread(_await_answer, health)
+        await asyncio.to_thread(await_answer, health)
 
 
 async def _work(worker: Worker, health: str) -> None:
@@ -85,8 +86,10 @@ def _answers(health: str) -> bool:
     return True
 
 
-def _await_answer(health: str) -> None:
-    while not _answers(health):
+def await_answer(health: str, within_s: float = math.inf) -> None:
+    """Return when the server answers, or after `within_s`."""
+    end = time.monotonic() + within_s
+    while not _answers(health) and time.monotonic() < end:
         time.sleep(LOOK_S)
 
 

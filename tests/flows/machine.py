@@ -107,7 +107,7 @@ class Machine(Board):
     def boot(self, bridge):
         """Make the machine and plug it in."""
         root = self.folder / "root"
-        root.mkdir(parents=True)
+        root.mkdir(parents=True)  # of the folder, this alone is the machine's
         shown = [("/usr", "/usr"), (self.environment or sys.prefix, ENVIRONMENT)]
         if not sys.base_prefix.startswith("/usr"):
             shown.append((sys.base_prefix, sys.base_prefix))

@@ -168,31 +168,3 @@ def test_a_device_without_power_is_known_in_two_minutes_and_works_again_afterwar
     assert time.monotonic() - began_s < KNOWN_S
     board.start()
     assert device.profile(request(network("power again")))["layers"]
-
-
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory):
-    """Python of an environment with the extra `device` alone, from its lock; mixbit is installed, not on the path."""
-    folder = tmp_path_factory.mktemp("bare")
-    for name in ("mixbit", "policies", "tasks", "flows"):
-        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder / "source")
-    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
-    python = str(folder / "env" / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements-device.lock"], check=True)
-    subprocess.run([*install, "--no-deps", folder / "source"], check=True)
-    return python
-
-
-@pytest.mark.slow
-def test_an_environment_of_the_device_extra_alone_joins_and_measures(bare_python, tmp_path, urls, host, network):
-    one = Board(tmp_path / "disk", urls["MIXBIT_PREFECT_URL"], python=bare_python, path="")
-    try:
-        one.start()
-        assert host("add", one.name).exit_code == 0
-        assert find_device(one.name).profile(request(network("bare")))["layers"]
-    finally:
-        one.stop()
-    absent = "import importlib.util as u; print([n for n in ('torch', 'mlflow', 'onnx', 'dvc') if u.find_spec(n)])"
-    assert subprocess.check_output([bare_python, "-I", "-c", absent], cwd=tmp_path, text=True) == "[]\n"
