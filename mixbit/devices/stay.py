@@ -9,11 +9,13 @@ import io
 import math
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from mixbit.errors import MixbitError
 from mixbit.http import opener
 
 JOB = "job "  # how a line of a job begins
@@ -41,14 +43,10 @@ async def stay_online(new_worker: Callable[[], Awaitable[Worker]], health: str) 
         health: the address at which the server says that it is up.
 
     Raises:
-        Exception: whatever ended a worker while its server was up.
+        MixbitError: the worker ended while its server was up, or can't join.
     """
     while True:
-        try:
-            await _work(await new_worker(), health)
-        except Exception:
-            if await asyncio.to_thread(_answers, health):
-                raise
+        await _work(await new_worker(), health)
         await asyncio.to_thread(await_answer, health)
 
 
@@ -67,8 +65,17 @@ async def _work(worker: Worker, health: str) -> None:
     finally:
         running.cancel()
         await asyncio.wait({running})
-    if not (running.cancelled() or was_away):
-        running.result()
+    error = None if running.cancelled() else running.exception()
+    if error is not None and not was_away:
+        traceback.print_exception(error)
+        hint = "See serve.log in its --folder, then start it again"
+        raise MixbitError("mixbit-device", f"the worker ended: {_cause(error)}", hint=hint)
+
+
+def _cause(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _is_busy(worker: Worker) -> bool:
