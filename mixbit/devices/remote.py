@@ -91,7 +91,7 @@ class RemoteDevice:
             DeviceFault: it is not, for `wait_s` seconds.
         """
         server, end, told = server_of_environment(), time.monotonic() + wait_s, False
-        while not server.is_online(self.name):
+        while not server.is_online(self.name, within_s=PATIENT_S):
             if time.monotonic() >= end:
                 raise DeviceFault(f"device {self.name}", f"offline, waited {wait_s:g} s", hint=_OFFLINE)
             if not told:
@@ -120,7 +120,7 @@ class RemoteDevice:
         return answer or {"fault": "lost" if lost else "ended", "says": what}
 
     def _has_come_back(self, answer: dict[str, Any]) -> bool:
-        return answer.get("fault") == "lost" and server_of_environment().is_online(self.name)
+        return answer.get("fault") == "lost" and server_of_environment().is_online(self.name, within_s=PATIENT_S)
 
     def _ended(self, server: Server, job_id: str, deadline_s: float) -> tuple[Job, float]:
         """The job when it has ended, and the longest time that the server was silent."""
