@@ -30,6 +30,11 @@ def request(path, limit_s=5.0, block_s=0.001, **settings):
     return request_for(models, [3, 8, 8], limit_s=limit_s, block_s=block_s, **settings)
 
 
+def slow_request(path):
+    """Measures for about ten seconds."""
+    return request(path, limit_s=10.0, block_s=0.3)
+
+
 def long_request(path):
     """Would measure for minutes."""
     return request(path, limit_s=300.0, block_s=20.0)

@@ -15,7 +15,7 @@ from mixbit.devices.device import find_device
 from mixbit.errors import MixbitError
 from tasks.place import ROOT
 from tests.flows.board import Board, join, until
-from tests.flows.jobs import long_request, request, seconds
+from tests.flows.jobs import long_request, request, seconds, slow_request
 
 KNOWN_S = 120.0  # within which a lost job must be known
 
@@ -65,6 +65,17 @@ def test_a_killed_job_is_one_line_and_the_next_one_runs(board, device, network):
     assert "\n" not in str(caught.value)
     until(lambda: not board.processes(), 10)
     assert device.profile(request(network("next")))["layers"]
+
+
+def test_a_job_lost_by_a_device_that_starts_again_is_tried_once_more(board, device, network):
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(device.profile, slow_request(network("blackout")))
+        until(lambda: board.processes("mixbit.devices.measure"), 60)
+        board.lose_power()
+        board.start()
+        assert asked.result(120)["layers"]
+    done, lost = board.server.jobs(board.name, 2)
+    assert (lost.state, done.state) == ("CRASHED", "COMPLETED")
 
 
 def test_a_job_that_its_host_gives_up_really_stops_on_the_device(board, host, network):

@@ -20,7 +20,7 @@ from tasks.place import ROOT
 from tests.flows.board import until
 from tests.flows.clones import records
 from tests.flows.conftest import make_tiny
-from tests.flows.jobs import request, seconds
+from tests.flows.jobs import request, seconds, slow_request
 from tests.flows.machine import DISK, ENVIRONMENT, Bridge, Machine, require_namespaces
 
 
@@ -230,11 +230,6 @@ def prefect(state):
 
     yield switch
     up(state)
-
-
-def slow_request(path):
-    """Measures for about ten seconds."""
-    return request(path, limit_s=10.0, block_s=0.3)
 
 
 @pytest.mark.parametrize("back", ["while it measures", "after it measured"])
