@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -220,6 +221,9 @@ def test_a_full_disk_is_one_line_and_the_next_job_runs_when_there_is_room(machin
     assert devices[1].profile(request(path))["layers"]
 
 
+LOST_S = 100.0  # without a sign of life, after which a server takes a job for lost
+
+
 @pytest.fixture
 def prefect(state):
     """Stops the server; a second call starts it again, on its port."""
@@ -232,15 +236,21 @@ def prefect(state):
     up(state)
 
 
-@pytest.mark.parametrize("back", ["while it measures", "after it measured"])
+LOST = pytest.param("when it takes the job for lost", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("back", ["while it measures", "after it measured", LOST])
 def test_a_server_restarted_during_a_job_still_gets_its_answer(machines, devices, network, prefect, back):
     machine, measures = machines[0], lambda: machines[0].processes("mixbit.devices.measure")
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(devices[0].profile, slow_request(network(f"restarted {back}")))
         until(measures, 60)
         prefect()
-        if back == "after it measured":
+        stopped_s = time.monotonic()
+        if back != "while it measures":
             until(lambda: not machine.processes("mixbit.devices.job"), 60)
+        if back == LOST.values[0]:
+            until(lambda: time.monotonic() > stopped_s + LOST_S, 2 * LOST_S)
         prefect()
         assert asked.result(120)["layers"]
     assert devices[0].profile(request(network("next")))["layers"]
