@@ -6,7 +6,6 @@ made anew when the server was away and is back, as soon as no job runs.
 
 import asyncio
 import io
-import math
 import sys
 import time
 import traceback
@@ -19,7 +18,7 @@ from mixbit.errors import MixbitError
 from mixbit.http import opener
 
 JOB = "job "  # how a line of a job begins
-LOOK_S, PROBE_S = 5.0, 10.0
+LOOK_S, PROBE_S, AGAIN_S = 5.0, 10.0, 30.0
 
 
 class Worker(Protocol):
@@ -43,11 +42,20 @@ async def stay_online(new_worker: Callable[[], Awaitable[Worker]], health: str) 
         health: the address at which the server says that it is up.
 
     Raises:
-        MixbitError: the worker ended while its server was up, or can't join.
+        Exception: it can't join the first time.
+        MixbitError: the worker ended while its server was up.
     """
+    await _work(await new_worker(), health)
     while True:
-        await _work(await new_worker(), health)
-        await asyncio.to_thread(await_answer, health)
+        while not await asyncio.to_thread(_answers, health):  # noqa: ASYNC110 - nothing tells when a server is back
+            await asyncio.sleep(LOOK_S)
+        try:
+            worker = await new_worker()
+        except Exception as error:  # noqa: BLE001 - nobody stands beside a device to start it again
+            say(f"could not join again, tries once more: {_cause(error)}")
+            await asyncio.sleep(AGAIN_S)
+        else:
+            await _work(worker, health)
 
 
 async def _work(worker: Worker, health: str) -> None:
@@ -93,7 +101,7 @@ def _answers(health: str) -> bool:
     return True
 
 
-def await_answer(health: str, within_s: float = math.inf) -> None:
+def await_answer(health: str, within_s: float) -> None:
     """Return when the server answers, or after `within_s`."""
     end = time.monotonic() + within_s
     while not _answers(health) and time.monotonic() < end:

@@ -9,7 +9,7 @@ from mixbit.devices import stay
 from mixbit.errors import MixbitError
 
 
-class Enough(Exception):
+class Enough(BaseException):
     """No further worker is planned."""
 
 
@@ -37,17 +37,20 @@ class Worker:
 def stay_with(monkeypatch):
     """Stay online with these workers, one after the other, while the server answers as told; the last word stays."""
 
-    def staying(answers, *workers):
+    def staying(answers, *workers, within_s=10.0):
         told, left = list(answers), list(workers)
-        monkeypatch.setattr(stay, "LOOK_S", 0.01)
+        for pause in ("LOOK_S", "AGAIN_S"):
+            monkeypatch.setattr(stay, pause, 0.01)
         monkeypatch.setattr(stay, "_answers", lambda _: told.pop(0) if len(told) > 1 else told[0])
 
         async def new_worker():
             if not left:
                 raise Enough
+            if isinstance(left[0], Exception):
+                raise left.pop(0)
             return left.pop(0)
 
-        asyncio.run(asyncio.wait_for(stay.stay_online(new_worker, "health"), 10))
+        asyncio.run(asyncio.wait_for(stay.stay_online(new_worker, "health"), within_s))
 
     return staying
 
@@ -70,6 +73,18 @@ def test_a_worker_with_a_job_stays_until_that_has_ended(stay_with):
 def test_a_worker_that_gave_up_without_its_server_is_made_anew(stay_with):
     with pytest.raises(Enough):
         stay_with([False, False, True], Worker(error=RuntimeError("Service exceeded error threshold.")))
+
+
+def test_a_device_that_can_not_join_at_once_tries_again(stay_with, capfd):
+    gave_up = Worker(error=RuntimeError("gave up"))
+    with pytest.raises(Enough):
+        stay_with([False, True], gave_up, MixbitError("server", "is busy"))
+    assert "could not join again, tries once more: server: is busy" in capfd.readouterr().out
+
+
+def test_a_device_without_its_server_can_be_stopped(stay_with):
+    with pytest.raises(TimeoutError):
+        stay_with([False], Worker(error=RuntimeError("gave up")), within_s=0.2)
 
 
 def test_a_worker_that_ends_beside_its_server_is_one_line(stay_with):
