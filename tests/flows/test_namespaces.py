@@ -188,6 +188,7 @@ def fingerprint_of(tiny, name):
     return json.loads((tiny.state / "devices" / f"{name}.json").read_text())["fingerprint"]
 
 
+@pytest.mark.slow
 def test_a_file_altered_on_the_server_is_sent_anew_within_a_run(elsewhere, machines, state):
     tiny = elsewhere("altered", machines[0])
     tiny.run()
@@ -201,6 +202,7 @@ def test_a_file_altered_on_the_server_is_sent_anew_within_a_run(elsewhere, machi
     assert "altered on its way here" in refused.message
 
 
+@pytest.mark.slow
 def test_two_experiments_take_turns_on_one_device(elsewhere, machines):
     machine, before = machines[0], machines[0].server.jobs(machines[0].name, 50)
     runs = [tiny.start("run", tiny.file) for tiny in (elsewhere(name, machine) for name in ("left", "right"))]
