@@ -9,7 +9,7 @@ from flows.server_commands import PREFECT, api_url
 from flows.servers import known_url
 from mixbit.devices import known
 from mixbit.devices.backend import ABSENT, backend_of, runtime_words
-from mixbit.devices.fingerprint import fingerprint
+from mixbit.devices.fingerprint import fingerprint, fingerprint_sha256
 from mixbit.devices.remote import refresh
 from mixbit.devices.server import UNDER_WAY, Job, Server, ServerAway
 from mixbit.errors import MisuseError, MixbitError
@@ -125,7 +125,8 @@ def _show(rows: list[DeviceRow]) -> None:
 
 def _summary(found: dict[str, str]) -> str:
     cores, runtime = found.get("cores", "?"), runtime_words(found)
-    return f"{found.get('arch', '?')}, {found.get('cpu', '?')}, {cores} cores, {runtime}"
+    machine = f"{found.get('arch', '?')}, {found.get('cpu', '?')}, {cores} cores, {runtime}"
+    return f"{machine} ({fingerprint_sha256(found)[:8]})"
 
 
 def _job_words(job: Job) -> str:

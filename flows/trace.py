@@ -204,7 +204,8 @@ def _by_maker(edges: Iterable[Edge]) -> list[tuple[str | None, list[Edge]]]:
 
 
 def _run_text(run: Run, files: str) -> str:
-    place = run.tags.get("device", "")
+    place = ", ".join(f"{name} {_short(fingerprint)}" for name, fingerprint in run.devices.items())
+    place = place or run.tags.get("device", "")
     if run.tags.get("mixbit.stage") == "dataset":
         md5 = run.tags.get("dataset.md5", "")
         place = f"{run.tags.get('dataset.name', '')}{f' md5 {_short(md5)}' if md5 else ''}"
@@ -226,7 +227,8 @@ def _run_as_json(run: Run) -> dict[str, Any]:
     known = {name: run.tags[name] for name in ("policy.sha256", "dataset.md5", "git.commit") if name in run.tags}
     inputs = {name: {"sha256": sha256, "artifact": artifact} for name, (sha256, artifact) in run.inputs.items()}
     facts = {"run_id": run.run_id, "name": run.name, "status": run.status, "stage": stage, "key": key, "device": device}
-    return facts | {"inputs": inputs, "outputs": run.outputs, "figures": dict(run.metrics), "tags": known}
+    made = {"inputs": inputs, "outputs": run.outputs, "figures": dict(run.metrics)}
+    return facts | made | {"devices": run.devices, "tags": known}
 
 
 def _adoption_as_json(run: Run) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mixbit.devices.fingerprint import fingerprint_sha256
 from mixbit.policy import canonical_json
 from tasks import tracking_rest as rest
 from tasks.record import Record
@@ -167,16 +168,27 @@ def _tags(record: Record, files: Mapping[str, Path]) -> dict[str, str]:
     tags |= {f"mixbit.output.{name}": sha256 for name, sha256 in outputs.items()}
     policy = outputs.get("policy.json") or inputs.get("policy")
     info = json.loads(files["dataset_info.json"].read_bytes()) if "dataset_info.json" in files else {}
-    device = record.params.get("device")
+    device, devices = record.params.get("device"), measured_on(record)
     derived = {
         "policy.sha256": policy,
         "dataset.md5": info.get("md5"),
         "dataset.name": info.get("source"),
         "device": device,
+        "mixbit.devices": index(devices) if devices else None,
     }
     if record.adopted is not None:
         derived |= {"mixbit.adopted": record.adopted.reason, "mixbit.adopted_from": record.adopted.from_key}
     return tags | {name: value for name, value in derived.items() if isinstance(value, str) and value}
+
+
+def measured_on(record: Record) -> dict[str, str]:
+    """Device -> digest of the fingerprint that the figures of a stage depend on; empty where nothing was measured."""
+    found: dict[str, dict[str, str]] = {}
+    for fact, value in record.facts.items():
+        if fact.startswith("device."):
+            name, _, mark = fact.removeprefix("device.").rpartition(".")
+            found.setdefault(name or str(record.params.get("device")), {})[mark] = value
+    return {name: fingerprint_sha256(marks) for name, marks in found.items()}
 
 
 def _flat(params: Any, path: str = "") -> dict[str, str]:

@@ -40,6 +40,11 @@ class Run:
         return {name.partition("=")[0]: (sha256, name.partition("=")[2]) for name, sha256 in parsed.items()}
 
     @property
+    def devices(self) -> dict[str, str]:
+        """Of a stage that measured: device -> digest of its fingerprint."""
+        return parse_index(self.tags.get("mixbit.devices", ""))
+
+    @property
     def uses(self) -> dict[str, str]:
         """Of an experiment run: cell -> run id."""
         return parse_index(self.tags.get("mixbit.uses", ""))

@@ -21,6 +21,7 @@ SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",  # a job that fails says so in one line of its own
+    "PREFECT_CLIENT_MAX_RETRIES": "4",  # half a minute; what loops asks again by itself
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
 }
 
@@ -73,12 +74,15 @@ def _serve(asked: argparse.Namespace) -> None:
     os.environ |= {"PREFECT_API_URL": f"{url}/api", "MIXBIT_DEVICE_FOLDER": str(folder / "files")}
     os.environ[BACKEND] = asked.backend
     os.environ["MIXBIT_DEVICE_CACHE_BYTES"] = str(asked.cache_mb * 1_000_000)
-    try:
-        from mixbit.devices.serve import serve
-    except ModuleNotFoundError as error:
-        hint = "Install the extra `device`: pip install 'mixbit[device]'"
-        raise MixbitError("mixbit-device", f"{error.name} is not installed", hint=hint) from None
-    serve(name, folder)
+    from mixbit.devices.stay import own_words
+
+    with own_words(folder / "serve.log"):  # Prefect keeps the streams that it finds when it is imported
+        try:
+            from mixbit.devices.serve import serve
+        except ModuleNotFoundError as error:
+            hint = "Install the extra `device`: pip install 'mixbit[device]'"
+            raise MixbitError("mixbit-device", f"{error.name} is not installed", hint=hint) from None
+        serve(name, folder)
 
 
 def _require_answer(health: str) -> None:

@@ -28,7 +28,7 @@ from mixbit.errors import MixbitError
 
 BACKEND = "MIXBIT_DEVICE_BACKEND"
 # What moves a job here and back changes no figure.
-_PLUMBING = {"blobs", "command", "job", "known", "remote", "serve", "server"}
+_PLUMBING = {"blobs", "command", "job", "known", "remote", "serve", "server", "stay"}
 
 
 def own_fingerprint() -> dict[str, str]:

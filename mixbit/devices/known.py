@@ -16,6 +16,7 @@ LOCAL = "local"  # this machine with the default runtime; `local-openvino`: with
 FLOW = "mixbit-device"
 TRAINED_ON = ("cpu", "cuda")
 JOB_FORMAT = 2  # raised when a host and a device of different versions would misunderstand each other
+LOST = "the device was lost during the job"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 

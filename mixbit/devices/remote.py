@@ -13,7 +13,7 @@ from typing import Any
 from mixbit.devices.blobs import sha256_of
 from mixbit.devices.device import MODEL, Request
 from mixbit.devices.fingerprint import fingerprint_sha256
-from mixbit.devices.known import JOB_FORMAT, Announcement, write
+from mixbit.devices.known import JOB_FORMAT, LOST, Announcement, write
 from mixbit.devices.server import ENDED, PATIENT_S, Job, Server
 from mixbit.errors import MixbitError
 from mixbit.http import mlflow_credentials, opener
@@ -23,6 +23,10 @@ POLL_S, LOOK_S, ANSWER_S, STOP_S = 0.5, 5.0, 60.0, 20.0
 SLACK_S = 240.0
 # After its deadline a device has this long to say so: it stops the job itself, or the server finds it dead.
 GRACE_S = 150.0
+# Looks without it until a device is gone: a server that was started again takes all for offline, for some seconds.
+GONE = 3
+# A server that was silent for longer was away; then an answer may come this late.
+AWAY_S, LATE_S = 5.0, 60.0
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 FOLDER = "mixbit-devices"
 
@@ -72,7 +76,7 @@ class RemoteDevice:
         for anew in (False, True):
             job = self._job(what, wanted, offered(contents, anew=anew), deadline_s=2 * request.limit_s + SLACK_S)
             answer = self._done(job)
-            if answer.get("fault") != "download":
+            if answer.get("fault") != "download" and not self._has_come_back(answer):
                 break
         if answer.get("fault") == "fingerprint":
             refresh(self.name, server_of_environment())
@@ -87,10 +91,9 @@ class RemoteDevice:
             DeviceFault: it is not, for `wait_s` seconds.
         """
         server, end, told = server_of_environment(), time.monotonic() + wait_s, False
-        while not server.is_online(self.name):
+        while not server.is_online(self.name, within_s=PATIENT_S):
             if time.monotonic() >= end:
-                hint = "Start `mixbit-device serve` there and run the same command again: only its figures are missing"
-                raise DeviceFault(f"device {self.name}", f"offline, waited {wait_s:g} s", hint=hint)
+                raise DeviceFault(f"device {self.name}", f"offline, waited {wait_s:g} s", hint=_OFFLINE)
             if not told:
                 tell(f"waits for {self.name} to come online, at most {wait_s:g} s")
                 told = True
@@ -106,39 +109,45 @@ class RemoteDevice:
         server = server_of_environment()
         job_id = server.start(self.name, job)
         try:
-            ended = self._ended(server, job_id, float(job["deadline_s"]))
-            answer = server.answer(job_id)
+            ended, silence_s = self._ended(server, job_id, float(job["deadline_s"]))
+            lost = ended.message.startswith(LOST)
+            # A server that was away takes a job for lost whose signs of life it missed.
+            answer = _answer(server, job_id, LATE_S if lost and silence_s > AWAY_S else 0.0)
         except BaseException:
             _stop_quietly(server, job_id)
             raise
-        if answer is None:
-            hint = "Run the same command again: only its figures are missing"
-            what = f"the job ended as {ended.state.lower()}: {ended.message or 'no message'}"
-            raise DeviceFault(f"device {self.name}", what, hint=hint)
-        return answer
+        what = f"the job ended as {ended.state.lower()}: {ended.message or 'no message'}"
+        return answer or {"fault": "lost" if lost else "ended", "says": what}
 
-    def _ended(self, server: Server, job_id: str, deadline_s: float) -> Job:
+    def _has_come_back(self, answer: dict[str, Any]) -> bool:
+        return answer.get("fault") == "lost" and server_of_environment().is_online(self.name, within_s=PATIENT_S)
+
+    def _ended(self, server: Server, job_id: str, deadline_s: float) -> tuple[Job, float]:
+        """The job when it has ended, and the longest time that the server was silent."""
         ran_since: float | None = None
-        looked = time.monotonic()
-        while (job := server.job(job_id)).state not in ENDED:
+        silence_s = 0.0
+        looked, unseen = time.monotonic(), 0
+        while True:
+            asked = time.monotonic()
+            job = server.job(job_id)
             now = time.monotonic()
+            silence_s = max(silence_s, now - asked)
+            if job.state in ENDED:
+                return job, silence_s
             ran_since = ran_since or (now if job.state == "RUNNING" else None)
             if ran_since is not None and now > ran_since + deadline_s + GRACE_S:
                 raise DeviceFault(f"device {self.name}", f"no answer {GRACE_S:.0f} s after the job's deadline")
             if ran_since is None and now > looked + LOOK_S:
-                self._require_online(server)
-                looked = now
+                unseen = 0 if server.is_online(self.name, within_s=PATIENT_S) else unseen + 1
+                if unseen == GONE:
+                    # A job that waits behind another one waits; behind a device that has gone it would wait for ever.
+                    raise DeviceFault(f"device {self.name}", "went offline before it began the job", hint=_OFFLINE)
+                looked = time.monotonic()
             time.sleep(POLL_S)
-        return job
-
-    def _require_online(self, server: Server) -> None:
-        """A job that waits behind another one waits; behind a device that has gone it would wait for ever."""
-        if not server.is_online(self.name, within_s=PATIENT_S):
-            hint = "Start `mixbit-device serve` there and run the same command again: only its figures are missing"
-            raise DeviceFault(f"device {self.name}", "went offline before it began the job", hint=hint)
 
 
-_HINTS = {
+_OFFLINE = "Start `mixbit-device serve` there and run the same command again: only its figures are missing"
+_HINTS = dict.fromkeys(("lost", "ended"), "Run the same command again: only its figures are missing") | {
     "fingerprint": "What it announces now is noted; run the same command again",
     "deadline": "Is the device busy with something else? Run the same command again",
     "format": "Both sides need the same version of mixbit",
@@ -209,6 +218,13 @@ def _send(url: str, method: str, address: str, body: Any = None, headers: dict[s
         raise DeviceFault(
             url, f"the artifact server does not answer ({cause})", hint="Is it up? `mixbit status`"
         ) from None
+
+
+def _answer(server: Server, job_id: str, late_s: float) -> dict[str, Any] | None:
+    end = time.monotonic() + late_s
+    while (answer := server.answer(job_id)) is None and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return answer
 
 
 def _stop_quietly(server: Server, job_id: str) -> None:

@@ -32,8 +32,10 @@ from prefect.workers.process import ProcessWorker
 from mixbit.devices.backend import runtime_words
 from mixbit.devices.blobs import Blobs
 from mixbit.devices.job import own_fingerprint, run_job
-from mixbit.devices.known import FLOW, Announcement, resource
-from mixbit.devices.server import Server
+from mixbit.devices.known import FLOW, LOST, Announcement, resource
+from mixbit.devices.parent import end_with_parent
+from mixbit.devices.server import UNDER_WAY, Server
+from mixbit.devices.stay import JOB, await_answer, say, stay_online
 from mixbit.errors import MixbitError
 
 ENTRYPOINT = "mixbit.devices.serve.measure"
@@ -41,15 +43,18 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
 # Three heartbeats of a job, of which one is due every 30 s; a worker that misses three of its own is offline.
 LOST_S, WORKER_S = 90, 10
+PATIENT_S = 240.0  # for which a job that has its answer waits for a server that is away
 
 
 @flow(name=FLOW, persist_result=False, validate_parameters=False, log_prints=False)
 def measure(job: dict[str, Any]) -> State[Any]:
     """One job; its answer goes to the server as JSON, never as a result on this disk."""
+    end_with_parent()
     blobs = Blobs(Path(os.environ["MIXBIT_DEVICE_FOLDER"]), int(os.environ["MIXBIT_DEVICE_CACHE_BYTES"]))
     began_s = time.monotonic()
     answer = run_job(job, blobs)
-    print(f"job {answer.get('says', 'measured')} ({time.monotonic() - began_s:.0f} s)", flush=True)
+    print(f"{JOB}{answer.get('says', 'measured')} ({time.monotonic() - began_s:.0f} s)", flush=True)
+    await_answer(_health(), PATIENT_S)
     with get_client(sync_client=True) as client:
         client.create_artifact(
             ArtifactCreate(type="json", data=json.dumps(answer, allow_nan=False), flow_run_id=uuid.UUID(flow_run.id))
@@ -79,18 +84,30 @@ def serve(name: str, folder: Path) -> None:
 async def _served(name: str, identity: str) -> None:
     worker_name = f"{name}-{identity}"
     _require_free(name, worker_name)
+    await stay_online(lambda: _worker(name, worker_name), _health())
+
+
+def _health() -> str:
+    return f"{os.environ['PREFECT_API_URL']}/health"
+
+
+async def _worker(name: str, worker_name: str) -> ProcessWorker:
+    """Join and be ready. A worker that has just begun runs no job: what the server takes for under way was lost."""
     announced = await join(name)
+    server = Server(os.environ["PREFECT_API_URL"])
+    for job in server.jobs(name, limit=200):
+        if job.state in UNDER_WAY:
+            server.lose(job)
     found = announced.fingerprint
-    print(f"{name} joined: {found['arch']}, {found['cpu']}, {runtime_words(found)}. Ctrl-C ends it", flush=True)
-    print(f"on the host: mixbit devices add {name}", flush=True)
-    worker = ProcessWorker(
+    say(f"{name} joined: {found['arch']}, {found['cpu']}, {runtime_words(found)}. Ctrl-C ends it")
+    say(f"on the host: mixbit devices add {name}")
+    return ProcessWorker(
         work_pool_name=resource(name),
         name=worker_name,
         limit=1,
         prefetch_seconds=1,
         heartbeat_interval_seconds=WORKER_S,
     )
-    await worker.start(printer=lambda *_: None)
 
 
 async def join(name: str) -> Announcement:
@@ -165,9 +182,7 @@ def _rule(name: str, deployment_id: uuid.UUID) -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=LOST_S),
         ),
-        actions=[
-            ChangeFlowRunState(state=StateType.CRASHED, message="the device was lost during the job (no sign of life)")
-        ],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"{LOST} (no sign of life)")],
     )
 
 

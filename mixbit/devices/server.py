@@ -13,12 +13,13 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from mixbit.devices.known import FLOW, Announcement, resource
+from mixbit.devices.known import FLOW, LOST, Announcement, resource
 from mixbit.errors import MixbitError
 from mixbit.http import opener, prefect_credentials
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 UNDER_WAY = {"PENDING", "RUNNING", "CANCELLING", "PAUSED"}
+# What a run asks is worth waiting for: a server on SQLite can be silent for a minute when several write at once.
 RETRY_S, PATIENT_S, ANSWER_S = 40.0, 180.0, 15.0
 BUSY = {429, 500, 502, 503, 504}
 
@@ -76,14 +77,14 @@ class Server:
         Raises:
             MixbitError: no such device here.
         """
-        deployment = self._ask("GET", f"/deployments/name/{FLOW}/{name}")
+        deployment = self._ask("GET", f"/deployments/name/{FLOW}/{name}", within_s=PATIENT_S)
         if deployment is None:
             hint = f"On the device: `mixbit-device serve --name {name} --server {self.api_url.removesuffix('/api')}`"
             raise MixbitError(f"device {name}", "never joined this server", got=self.api_url, hint=hint)
         path = f"/deployments/{deployment['id']}/create_flow_run"
         # The key makes it safe to ask again: two jobs would run otherwise.
         body = {"parameters": {"job": job}, "idempotency_key": uuid.uuid4().hex}
-        return str(self._need(self._ask("POST", path, body))["id"])
+        return str(self._need(self._ask("POST", path, body, within_s=PATIENT_S))["id"])
 
     def job(self, job_id: str, within_s: float = PATIENT_S) -> Job:
         """A job's state; patient, for a server that is started again meanwhile keeps its jobs."""
@@ -102,6 +103,11 @@ class Server:
         runs = job.state == "RUNNING"
         state = {"type": "CANCELLING", "name": "Cancelling"} if runs else {"type": "CANCELLED", "name": "Cancelled"}
         self._ask("POST", f"/flow_runs/{job.job_id}/set_state", {"state": state, "force": not runs})
+
+    def lose(self, job: Job) -> None:
+        """Note that a job ended without a word."""
+        state = {"type": "CRASHED", "name": "Crashed", "message": f"{LOST} (it has begun anew)"}
+        self._ask("POST", f"/flow_runs/{job.job_id}/set_state", {"state": state, "force": True})
 
     def forget(self, name: str) -> None:
         """Delete what joining made: announcement, queue, and with it the device's right to be asked."""

@@ -36,21 +36,28 @@ class Board:
     def start(self):
         """Come online."""
         self.folder.mkdir(exist_ok=True)
-        command = [self.python, "-m", "mixbit.devices.command", "serve", "--name", self.name]
-        command += ["--server", self.url, "--folder", str(self.folder), "--backend", self.backend]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environment | {"PYTHONPATH": self.path}, stdout=log, stderr=log
+                self.command(), cwd=self.folder, env=environment | {"PYTHONPATH": self.path}, stdout=log, stderr=log
             )
         until(lambda: self.server.is_online(self.name) or self.process.poll() is not None, JOIN_S)
         assert self.process.poll() is None, (self.folder / "log").read_text()
         return self
 
+    def command(self):
+        serve = ["serve", "--name", self.name, "--server", self.url, "--folder", str(self.folder)]
+        serve += ["--backend", self.backend]
+        return [self.python, "-m", "mixbit.devices.command", *serve]
+
+    def worker(self):
+        """The process that waits for jobs."""
+        return psutil.Process(self.process.pid)
+
     def stop(self):
         """Go offline in order."""
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
+            self.worker().terminate()
             self.process.wait(30)
         for process in self.processes():
             process.kill()
@@ -61,14 +68,13 @@ class Board:
 
     def _is_mine(self, found, word):
         try:
-            mine = found.environ().get("MIXBIT_DEVICE_FOLDER") == str(self.folder / "files")
-            return mine and found.pid != self.process.pid and word in " ".join(found.cmdline())
+            return found.environ().get("MIXBIT_DEVICE_NAME") == self.name and word in " ".join(found.cmdline())
         except psutil.Error:
             return False
 
     def lose_power(self):
         """Everything of it dies at once, and says nothing."""
-        for process in [psutil.Process(self.process.pid), *self.processes()]:
+        for process in [self.worker(), *self.processes()]:
             process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from flows.devices import devices_command
 from tasks.place import ROOT
+from tests.flows.jobs import write_network
 
 NETWORK = """
 from torch import nn
@@ -143,3 +146,20 @@ def ran(tmp_path_factory, urls):
     """(the experiment, its first run), shared by the tests of a module that leave it as it is."""
     experiment = make_tiny(tmp_path_factory.mktemp("ran") / "tiny", **urls)
     return experiment, experiment.run()
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch, urls):
+    """A host's state folder and addresses; a call runs a `mixbit devices` command."""
+    monkeypatch.setenv("MIXBIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PREFECT_API_URL", f"{urls['MIXBIT_PREFECT_URL']}/api")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", urls["MIXBIT_MLFLOW_URL"])
+    for name, url in urls.items():
+        monkeypatch.setenv(name, url)
+    return lambda *words: CliRunner().invoke(devices_command, words, catch_exceptions=False)
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Writes an ONNX file of one layer; its name makes it another one."""
+    return lambda name, opset=21: write_network(tmp_path / f"{name}.onnx", name, opset)

@@ -7,24 +7,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 
-import numpy as np
-import onnx_ir as ir
 import pytest
-from click.testing import CliRunner
 
-from flows.devices import devices_command
 from mixbit.devices import known, remote
 from mixbit.devices.blobs import sha256_of
-from mixbit.devices.device import dialect_of, find_device, request_for
+from mixbit.devices.device import dialect_of, find_device
 from mixbit.errors import MixbitError
-from mixbit.export.build import Builder
-from mixbit.export.save import describe, to_bytes
 from tasks.place import ROOT
 from tests.flows.board import Board, join, until
+from tests.flows.jobs import long_request, request, seconds, slow_request
 
-INFO = {"input_shape": [3, 8, 8], "dtype": "float32", "mean": [0.0] * 3, "std": [1.0] * 3, "labels": ["a", "b"]}
 KNOWN_S = 120.0  # within which a lost job must be known
 
 
@@ -36,46 +29,9 @@ def board(tmp_path_factory, urls):
 
 
 @pytest.fixture
-def host(tmp_path, monkeypatch, urls):
-    """A host's state folder and addresses; a call runs a `mixbit devices` command."""
-    monkeypatch.setenv("MIXBIT_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("PREFECT_API_URL", f"{urls['MIXBIT_PREFECT_URL']}/api")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", urls["MIXBIT_MLFLOW_URL"])
-    for name, url in urls.items():
-        monkeypatch.setenv(name, url)
-    return lambda *words: CliRunner().invoke(devices_command, words, catch_exceptions=False)
-
-
-@pytest.fixture
 def device(board, host):
     assert host("add", board.name).exit_code == 0
     return find_device(board.name)
-
-
-@pytest.fixture(scope="session")
-def network(tmp_path_factory):
-    def write(name, opset=21):
-        x = ir.Value(name="input", shape=ir.Shape(["batch", 3, 8, 8]), type=ir.TensorType(ir.DataType.FLOAT))
-        y = ir.Value(name="output", type=ir.TensorType(ir.DataType.FLOAT))
-        build, rng = Builder([x]), np.random.default_rng(len(name))
-        weight = build.constant("conv.weight", rng.standard_normal((16, 3, 3, 3)).astype(np.float32))
-        build.values[y] = build.node("Conv", [build.inputs[0], weight], "y", {"pads": [1] * 4}, node_name="conv")
-        metadata = describe(policy={"conv": ("float", "float")}, inputs={"of": name}, info=INFO)
-        path = tmp_path_factory.mktemp("network") / "conv.onnx"
-        path.write_bytes(to_bytes(build.model([y], opset=opset, ir_version=10), metadata))
-        return path
-
-    return write
-
-
-def request(path, limit_s=5.0, block_s=0.001, **settings):
-    models = dict.fromkeys(("model", "float", "w8a8"), path)
-    return request_for(models, [3, 8, 8], limit_s=limit_s, block_s=block_s, **settings)
-
-
-def long_request(path):
-    """Would measure for minutes."""
-    return request(path, limit_s=300.0, block_s=20.0)
 
 
 def listed(host, name):
@@ -112,6 +68,17 @@ def test_a_killed_job_is_one_line_and_the_next_one_runs(board, device, network):
     assert device.profile(request(network("next")))["layers"]
 
 
+def test_a_job_lost_by_a_device_that_starts_again_is_tried_once_more(board, device, network):
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(device.profile, slow_request(network("blackout")))
+        until(lambda: board.processes("mixbit.devices.measure"), 60)
+        board.lose_power()
+        board.start()
+        assert asked.result(120)["layers"]
+    done, lost = board.server.jobs(board.name, 2)
+    assert (lost.state, done.state) == ("CRASHED", "COMPLETED")
+
+
 def test_a_job_that_its_host_gives_up_really_stops_on_the_device(board, host, network):
     assert host("add", board.name).exit_code == 0
     code = (
@@ -137,10 +104,6 @@ def test_two_hosts_queue_for_one_device(board, device, network):
         (job for job in board.server.jobs(board.name, 50) if job.job_id not in before), key=lambda job: job.began
     )
     assert seconds(second.began) - seconds(first.began) >= first.took_s - 0.1
-
-
-def seconds(time_iso):
-    return datetime.fromisoformat(time_iso).timestamp()
 
 
 def test_a_file_too_new_for_the_runtime_is_one_line_with_its_opset(device, network):
@@ -230,31 +193,3 @@ def test_a_device_with_openvino_announces_it_and_measures_with_it(tmp_path, urls
         assert device.profile(request(network("openvino")))["layers"]["conv"]["kernel"].endswith("_f32")
     finally:
         one.stop()
-
-
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory):
-    """Python of an environment with the extra `device` alone, from its lock; mixbit is installed, not on the path."""
-    folder = tmp_path_factory.mktemp("bare")
-    for name in ("mixbit", "policies", "tasks", "flows"):
-        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder / "source")
-    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
-    python = str(folder / "env" / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, "--require-hashes", "-r", ROOT / "requirements-device.lock"], check=True)
-    subprocess.run([*install, "--no-deps", folder / "source"], check=True)
-    return python
-
-
-@pytest.mark.slow
-def test_an_environment_of_the_device_extra_alone_joins_and_measures(bare_python, tmp_path, urls, host, network):
-    one = Board(tmp_path / "disk", urls["MIXBIT_PREFECT_URL"], python=bare_python, path="")
-    try:
-        one.start()
-        assert host("add", one.name).exit_code == 0
-        assert find_device(one.name).profile(request(network("bare")))["layers"]
-    finally:
-        one.stop()
-    absent = "import importlib.util as u; print([n for n in ('torch', 'mlflow', 'onnx', 'dvc') if u.find_spec(n)])"
-    assert subprocess.check_output([bare_python, "-I", "-c", absent], cwd=tmp_path, text=True) == "[]\n"

@@ -14,6 +14,7 @@ import yaml
 
 from flows import servers
 from flows.server_process import free_port
+from mixbit.devices.fingerprint import fingerprint_sha256
 from mixbit.errors import MixbitError
 from tasks import tracking, tracking_rest, tracking_runs
 from tasks.place import ROOT
@@ -126,6 +127,16 @@ def test_every_tag_is_in_the_vocabulary(mlflow_url, tmp_path):
     for record in logged.records.values():
         tags = tracking_runs.get_run(mlflow_url, record.run_id).tags
         assert [tag for tag in tags if not tag.startswith("mlflow.") and not tag.startswith(tuple(spelled))] == []
+
+
+def test_a_stage_that_measured_names_its_devices_by_their_fingerprints(made):
+    marks = {"arch": "aarch64", "cores": "4"}
+    one = {"device.arch": "aarch64", "device.cores": "4", "onnxruntime": "1.31"}
+    several = {"device.pi5.arch": "aarch64", "device.pi5.cores": "4"}
+    profile = replace(made[0], params={"device": "pi5"}, facts=one)
+    assert tracking.measured_on(profile) == {"pi5": fingerprint_sha256(marks)}
+    assert tracking.measured_on(replace(made[0], facts=several)) == tracking.measured_on(profile)
+    assert tracking.measured_on(made[0]) == {}
 
 
 def test_a_server_that_is_away_is_one_line():
