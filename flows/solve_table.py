@@ -8,7 +8,7 @@ from typing import Any
 
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.faults import did_you_mean
-from mixbit.policy import Entry
+from mixbit.policy import Entry, Policy
 from policies.table import Candidate, Ties
 
 GROUPS = {"groups": "both", "weight_groups": "weight", "activation_groups": "activation"}
@@ -43,6 +43,11 @@ def read_problem(path: Path) -> Read:
     if checked.faults:
         raise ConfigError(checked.faults)
     return Read(table, budgets, ties)
+
+
+def policy_object(policy: Policy) -> dict[str, Any]:
+    """A policy as JSON has it, the bits named as in a table's choices."""
+    return {name: {"weight_bits": w, "activation_bits": a} for name, (w, a) in policy.items()}
 
 
 def _loaded(path: Path) -> Any:
