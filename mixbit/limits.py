@@ -2,6 +2,7 @@
 
 import math
 import re
+from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
@@ -10,6 +11,17 @@ from mixbit import latency
 from mixbit.faults import did_you_mean
 
 COSTS = ("bitops", "size_bits", "file_bytes")
+# No sum over layers; see mixbit/activation_memory.py.
+PEAK = "peak_activation_bytes"
+COUNTED = (*COSTS, PEAK)
+BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(BYTES)})")
+
+
+def size_bytes(text: str) -> Fraction | None:
+    """Bytes of a text such as `200 kB` or `1.5 MiB`; None of another."""
+    match = _SIZE.fullmatch(text)
+    return Fraction(match[1]) * BYTES[match[2]] if match else None
 
 
 def _limit(value: Any) -> int | float | str:
@@ -27,9 +39,9 @@ def _limit(value: Any) -> int | float | str:
 
 
 def _cost(name: str) -> str:
-    if name not in COSTS and latency.device_of(name) is None:
-        hint = did_you_mean(name, [*COSTS, "latency[local]"], "Costs")
-        raise ValueError(f"expected bitops, size_bits or file_bytes, or latency[DEVICE]. {hint}")
+    if name not in COUNTED and latency.device_of(name) is None:
+        hint = did_you_mean(name, [*COUNTED, "latency[local]"], "Costs")
+        raise ValueError(f"expected bitops, size_bits, file_bytes or peak_activation_bytes, or latency[DEVICE]. {hint}")
     return name
 
 
@@ -40,6 +52,8 @@ def _with_their_costs(limits: Any) -> Any:
 
 def _limit_of(limit: tuple[str, Any]) -> int | float | str:
     name, value = limit
+    if name == PEAK and isinstance(value, str) and size_bytes(value):
+        return value
     if latency.device_of(name) is None:
         return _limit(value)
     if not latency.is_limit(value):

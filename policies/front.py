@@ -5,6 +5,7 @@ One cost: the exact optimum of each budget (`policies/knapsack.py`). Several: a 
 solved by itself, by `policies.ilp.allocate`.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,16 @@ from policies.bound import Picks, least_costs, objective_of, without_hopeless, w
 from policies.dual import Bounded, Dual
 from policies.exact_search import search
 from policies.hull import Hull, hull_of
-from policies.ilp import ALLOWED_GAP, EXACT_LAYERS, Allocation, Found, allocate, answer, plain
+from policies.ilp import ALLOWED_GAP, Allocation, Found, allocate, answer, plain
 from policies.knapsack import Knapsack
 from policies.table import Exact, Number, Problem, Table, Ties, exact_problem
 
 # Partial policies of the exact search behind a bound of several costs.
 MOST_STATES = 100_000
+# Tables of this many layers are searched until nothing is in doubt.
+SMALL = 30
+# Of the allowed gap, how far above the bound the search looks first.
+FIRST_REACH = Fraction(1, 4)
 
 
 @dataclass(frozen=True)
@@ -151,19 +156,42 @@ def _several_costs(exactly: Exact, table: Table, limits: Sequence[Limits], deadl
         if time.monotonic() > deadline or any(low > most for low, most in zip(least, limit, strict=True)):
             continue
         problem = Problem(exactly.problem.blocks, limit)
-        found = _closed(problem, dual.solve(limit), deadline, precise=len(table) <= EXACT_LAYERS)
+        found = _closed(problem, dual.solve(limit), deadline, precise=len(table) <= SMALL)
         if found.picks is not None and _gap(found) <= ALLOWED_GAP:
             yield limit, _answered(exactly, table, limit, found.picks, found.bound)
 
 
 def _closed(problem: Problem, found: Bounded, deadline: float, *, precise: bool) -> Bounded:
-    """The best policy by an exact search of what the bound leaves, where the gap asks for it."""
+    """The best policy by an exact search of what the bound leaves, where the gap asks for it.
+
+    The search looks no further above the bound than it must: what lies near it leaves few options.
+    """
     if found.picks is None or _gap(found) <= (0 if precise else ALLOWED_GAP):
         return found
-    upper = objective_of(found.picks)
-    kept = without_impossible(without_hopeless(problem, found.prices, upper))
-    best, complete = search(kept, found.prices, upper, deadline, MOST_STATES)
-    return replace(found, picks=best, bound=objective_of(best)) if complete and best is not None else found
+    upper, low = objective_of(found.picks), found.bound
+    reach = max(1, math.floor(low * ALLOWED_GAP * FIRST_REACH), (upper - low) // 64)
+    while True:
+        aim = min(upper, low + reach)
+        best, complete = _searched(problem, found, aim, deadline)
+        if best is not None:
+            return replace(found, picks=best, bound=objective_of(best))
+        if not complete or aim == upper:
+            return found
+        found = replace(found, bound=aim + 1)
+        if not precise and _gap(found) <= ALLOWED_GAP:
+            return found
+        reach *= 3
+
+
+def _searched(problem: Problem, found: Bounded, aim: int, deadline: float) -> tuple[Picks | None, bool]:
+    """(the best policy of an objective of at most `aim`, or None; whether that is certain)."""
+    kept = without_hopeless(problem, found.prices, aim)
+    if not all(block.branches for block in kept.blocks):
+        return None, True
+    kept = without_impossible(kept)
+    if not all(block.branches for block in kept.blocks):
+        return None, True
+    return search(kept, found.prices, aim, deadline, MOST_STATES)
 
 
 def _gap(found: Bounded) -> Fraction:

@@ -129,7 +129,7 @@ def answer(exactly: Exact, found: Found, table: Table, *, precise: bool) -> Allo
         n: o.entry for block, options in chosen for names, o in zip(block.parts, options, strict=True) for n in names
     }
     policy = dict(sorted(entries.items()))
-    costs = {name: plain(sum(exact(table[n][e][1][name]) for n, e in policy.items())) for name in cost_names(table)}
+    costs = {name: plain(sum(exact(table[n][e][1][name]) for n, e in policy.items())) for name in _cost_names(table)}
     status: Status = "optimal" if gap <= (0 if precise else ALLOWED_GAP) else "feasible"
     return Allocation(status, policy, float(harm), costs, float(gap), float(bound))
 
@@ -195,8 +195,7 @@ def _least_of_each(problem: PairProblem, limits: Mapping[str, int], deadline: fl
     return smallest
 
 
-def cost_names(table: Table) -> list[str]:
-    """Names of the costs that every entry has."""
+def _cost_names(table: Table) -> list[str]:
     return sorted(next(iter(next(iter(table.values())).values()))[1])
 
 
