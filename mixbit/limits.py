@@ -24,8 +24,8 @@ def size_bytes(text: str) -> Fraction | None:
     return Fraction(match[1]) * BYTES[match[2]] if match else None
 
 
-def _limit(value: Any) -> int | float | str:
-    expected = "expected a positive number, w2a2 to w8a8 (as uniform) or such as 12.2x (smaller than float32)"
+def _limit(value: Any, also: str = "") -> int | float | str:
+    expected = f"expected a positive number, {also}w2a2 to w8a8 (as uniform) or such as 12.2x (smaller than float32)"
     if isinstance(value, str):
         smaller = re.fullmatch(r"(\d+(?:\.\d+)?)x", value)
         if smaller and float(smaller[1]) < 1:
@@ -52,8 +52,8 @@ def _with_their_costs(limits: Any) -> Any:
 
 def _limit_of(limit: tuple[str, Any]) -> int | float | str:
     name, value = limit
-    if name == PEAK and isinstance(value, str) and size_bytes(value):
-        return value
+    if name == PEAK:
+        return value if isinstance(value, str) and size_bytes(value) else _limit(value, "a size such as 200 kB, ")
     if latency.device_of(name) is None:
         return _limit(value)
     if not latency.is_limit(value):

@@ -226,3 +226,29 @@ def test_other_limits_that_no_policy_keeps_are_told_as_ever(tmp_path):
     both = TIMED | {"budget": {"latency[local]": "1 ms", "bitops": 1}}
     with pytest.raises(MixbitError, match=r"no policy fits \(bitops 1\). Smallest feasible: bitops \d+"):
         run(tmp_path, both, **TABLE_INPUT)
+
+
+WITH_TENSORS = {
+    **LAYERS,
+    "activations": {
+        "tensors": {
+            name: {"elements": 1000 * (i + 1), "read_by": [reader], "written_by": []}
+            for i, (name, reader) in enumerate({"x": "stem", "y": "a", "z": "b", "h": "head"}.items())
+        },
+        "steps": [{"step": s, "alive": list(s)} for s in ("x", "xy", "yz", "zh")],
+    },
+}
+
+
+def test_a_limit_on_the_peak_is_kept_and_told_beside_the_other_costs(tmp_path):
+    search = SEARCH | {"budget": {"peak_activation_bytes": "5.5 kB"}}
+    figures, _, choice = run(tmp_path, search, layers=WITH_TENSORS, indicators=INDICATORS)
+    # The head reads 4000 elements at 8 bit, so 1500 bytes are left for the 3000 that b reads: 4 bit.
+    assert choice["costs"]["peak_activation_bytes"] == figures["peak_activation_bytes"] == 5500
+    assert choice["budget"] == {"peak_activation_bytes": 5500}
+
+
+def test_a_peak_that_nothing_fits_names_the_smallest(tmp_path):
+    search = SEARCH | {"budget": {"peak_activation_bytes": 4000, "bitops": "w4a4"}}
+    with pytest.raises(MixbitError, match=r"no policy fits .*Smallest feasible.*peak_activation_bytes 4750"):
+        run(tmp_path, search, layers=WITH_TENSORS, indicators=INDICATORS)
