@@ -152,6 +152,11 @@ MISFITS = {
     "a rule that leaves nothing": ("finetune:", "layers: {'3': {min_bits: 5, max_bits: 6}}\nfinetune:", "no candidate"),
     "a rule against the profile": ("finetune:", "layers: {'0': {max_bits: 4}}\nfinetune:", "fixed to 8 bits"),
     "nothing left to search": ("finetune:", "layers: {'*': {exclude: true}}\nfinetune:", "no layer is left"),
+    "a peak no policy has": (
+        "{bitops: w4a4}",
+        "{peak_activation_bytes: 3 B}",
+        "budgets.w4a4.peak_activation_bytes: no policy fits, expected at least",
+    ),
     "a size no policy has": ("{bitops: w4a4}", "{size_bits: 900x}", "budgets.w4a4.size_bits: no policy fits"),
 }
 
