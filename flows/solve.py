@@ -23,6 +23,12 @@ from policies.ilp import Allocation, allocate
     type=click.IntRange(2, 10_000),
     help="Solve this many budgets, from the least to the most of the costs that the file's budgets name.",
 )
+@click.option(
+    "--indicators",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Take harms from an indicators.json instead; several are compared like several problems.",
+)
 @click.option("--ranges", is_flag=True, help="Say over which budgets the answer stays the best.")
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="With --front: draw harm over cost in this .svg or .png file."
@@ -40,6 +46,7 @@ def solve(
     *,
     as_json: bool,
     number: int | None,
+    indicators: tuple[Path, ...],
     ranges: bool,
     plot: Path | None,
     time_limit_s: int,
@@ -54,11 +61,12 @@ def solve(
     Example: mixbit solve problem.json --front 20
     """
     try:
-        _check_options(problems, number, ranges=ranges, plot=plot)
+        tables = indicators or problems
+        _check_options(tables, number, ranges=ranges, plot=plot)
         started = time.monotonic()
-        reads = [read_problem(path) for path in problems]
+        reads = _judged(problems, indicators) if indicators else [read_problem(path) for path in problems]
         if len(reads) > 1:
-            done = _compare(problems, reads, time_limit_s, started)
+            done = _compare(tables, reads, time_limit_s, started)
         elif number is not None:
             done = _front(reads[0], number, plot, time_limit_s, started)
         else:
@@ -82,6 +90,15 @@ def _check_options(problems: tuple[Path, ...], number: int | None, *, ranges: bo
         raise MisuseError("solve", "--ranges is of one budget, --front of many", hint="Leave one of them out")
     if plot is not None and number is None:
         raise MisuseError("solve", "--plot draws what --front solves", hint="Add --front 20")
+
+
+def _judged(problems: tuple[Path, ...], indicators: tuple[Path, ...]) -> list[Read]:
+    from flows.solve_indicators import with_indicators
+
+    if len(problems) > 1:
+        raise MisuseError("solve", "--indicators judge one problem", got=f"{len(problems)} problems")
+    read = read_problem(problems[0])
+    return [with_indicators(read, path) for path in indicators]
 
 
 def _seconds(started: float) -> float:

@@ -33,7 +33,7 @@ def read_problem(path: Path) -> Read:
         ConfigError: every fault, a line each: `problem.json: layers[3].choices[0].harm: expected …, got …`.
     """
     checked = _Checked(path.name)
-    data = _loaded(path)
+    data = loaded(path)
     checked.keys(data, "", {"layers", "budgets"}, set(GROUPS))
     given = data if isinstance(data, dict) else {}
     costs = _cost_names(given.get("layers"))
@@ -50,7 +50,12 @@ def policy_object(policy: Policy) -> dict[str, Any]:
     return {name: {"weight_bits": w, "activation_bits": a} for name, (w, a) in policy.items()}
 
 
-def _loaded(path: Path) -> Any:
+def loaded(path: Path) -> Any:
+    """The content of a JSON file; a key twice in one object is a fault.
+
+    Raises:
+        ConfigError: it cannot be read, or is not JSON.
+    """
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:

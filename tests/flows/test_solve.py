@@ -287,3 +287,31 @@ def test_tables_that_ask_something_else_are_exit_2(tables, tmp_path):
     assert (result.exit_code, "s1.json: its budgets or groups differ from s0.json" in result.stderr) == (2, True)
     again = CliRunner().invoke(solve, [tables[0], tables[0]])
     assert (again.exit_code, "a file is named twice" in again.stderr) == (2, True)
+
+
+def harms(**of):
+    """Weight and activation harm of 2 bits by layer; of 4 bits 0."""
+    return {name: {kind: {"2": harm, "4": 0.0} for kind in ("weight", "activation")} for name, harm in of.items()}
+
+
+def test_indicators_of_several_seeds_judge_one_problem(run, tmp_path):
+    options = []
+    for name, found in {"s0.json": harms(a=5.0, b=1.0), "s1.json": {"layers": harms(a=1.0, b=5.0)}}.items():
+        (tmp_path / name).write_text(json.dumps(found))
+        options += ["--indicators", str(tmp_path / name)]
+    told = json.loads(run(PROBLEM, *options, "--json").stdout)
+    assert told["pairs"][0]["flips"] == 2
+    assert told["answers"]["s0.json"]["policy"]["a"] == {"weight_bits": 4, "activation_bits": 4}
+    one = json.loads(run(PROBLEM, *options[2:], "--json").stdout)
+    assert (one["policy"]["b"], one["objective"]) == ({"weight_bits": 4, "activation_bits": 4}, 2.0)
+
+
+def test_indicators_without_some_harms_are_exit_2_with_every_place(run, tmp_path):
+    found = harms(a=5.0)
+    found["a"]["weight"]["2"] = -1
+    (tmp_path / "s.json").write_text(json.dumps(found))
+    result = run(PROBLEM, "--indicators", str(tmp_path / "s.json"))
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 + 4
+    assert lines[0] == "error: s.json: a.weight.2: expected a number from 0 to 1e300, got -1"
