@@ -11,7 +11,6 @@ from mixbit.entries import Layers, check_groups, fixed_entries, searched_layers
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.latency import simulated_of
 from mixbit.marked_yaml import Location
-from policies.search import least_of_each
 from tasks import policy
 
 OWN_WORDS = r"(policy file|layers|groups\[\d+\]|groups|fixed_layers|budgets: \w+|budgets)"  # the file's line says it
@@ -45,7 +44,7 @@ def _misfits(declared: Declared, p: Parameters, layers: Layers) -> Iterator[Mixb
         faults, search = _tried(declared, ("layers",), policy.search_of, asked, layers)
         told += [faults, _told(declared, ("layers",), searched_layers, layers, e.fixed_layers, e.layers)]
         if not any(told):
-            faults, least = _tried(declared, ("groups",), least_of_each, search)
+            faults, least = _tried(declared, ("groups",), policy.least_costs, search, layers)
             told.append(faults or list(_unaffordable(declared, p, layers, least)))
     yield from (fault for faults in told for fault in faults)
 

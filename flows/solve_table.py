@@ -8,7 +8,7 @@ from typing import Any
 
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.faults import did_you_mean
-from mixbit.policy import Entry
+from mixbit.policy import Entry, Policy
 from policies.table import Candidate, Ties
 
 GROUPS = {"groups": "both", "weight_groups": "weight", "activation_groups": "activation"}
@@ -33,7 +33,7 @@ def read_problem(path: Path) -> Read:
         ConfigError: every fault, a line each: `problem.json: layers[3].choices[0].harm: expected …, got …`.
     """
     checked = _Checked(path.name)
-    data = _loaded(path)
+    data = loaded(path)
     checked.keys(data, "", {"layers", "budgets"}, set(GROUPS))
     given = data if isinstance(data, dict) else {}
     costs = _cost_names(given.get("layers"))
@@ -45,7 +45,17 @@ def read_problem(path: Path) -> Read:
     return Read(table, budgets, ties)
 
 
-def _loaded(path: Path) -> Any:
+def policy_object(policy: Policy) -> dict[str, Any]:
+    """A policy as JSON has it, the bits named as in a table's choices."""
+    return {name: {"weight_bits": w, "activation_bits": a} for name, (w, a) in policy.items()}
+
+
+def loaded(path: Path) -> Any:
+    """The content of a JSON file; a key twice in one object is a fault.
+
+    Raises:
+        ConfigError: it cannot be read, or is not JSON.
+    """
     try:
         return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)
     except OSError as error:

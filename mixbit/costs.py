@@ -1,4 +1,4 @@
-"""What a policy costs, in integers: bitops, size_bits and file_bytes per layer; budgets are resolved in them.
+"""What a policy costs, in integers: bitops, size_bits, file_bytes per layer, peak activation memory; budgets in them.
 
 Everywhere `layers` is the content of layers.json, and a `float` num_bits counts as 32. Layers that forward never ran
 cost nothing.
@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
+from mixbit.activation_memory import peak_activation_bytes
 from mixbit.entries import Layer, Layers, Rules, run_layers, run_names, uniform_policy
 from mixbit.errors import MisuseError
 from mixbit.faults import did_you_mean
-from mixbit.limits import COSTS
+from mixbit.limits import COSTS, COUNTED, PEAK, size_bytes
 from mixbit.policy import FLOAT_BITS, Entry, NumBits, Policy, as_number
 
 # The model of a packed file, in bytes, fitted to exported residual and mobile networks and meant to be rather too high.
@@ -53,11 +54,12 @@ def layer_costs(layer: Layer, entry: Entry, *, first: bool = False) -> dict[str,
 
 
 def policy_costs(policy: Policy, layers: Layers) -> dict[str, int]:
-    """The costs of a policy: sums over its layers, fixed ones included."""
+    """The costs of a policy, fixed layers included; the peak of activations where layers.json tells of tensors."""
     rows = [
         layer_costs(layer, policy[layer["name"]], first=place == 0) for place, layer in enumerate(run_layers(layers))
     ]
-    return {name: sum(row[name] for row in rows) for name in COSTS}
+    totals = {name: sum(row[name] for row in rows) for name in COSTS}
+    return totals | ({PEAK: peak_activation_bytes(policy, layers)} if "activations" in layers else {})
 
 
 def resolve_limits(
@@ -69,7 +71,7 @@ def resolve_limits(
         requested: cost name -> a positive number; `wNaM`: as much as `uniform_policy` of (N, M), that is uniform over
             the searched layers with fixed and excluded layers as they are; `Fx` such as `12.2x`: what the float model
             costs (32 bits for every weight and activation of every layer, fixed ones included) divided by F. Rounded
-            down.
+            down. `peak_activation_bytes` may be a size such as `200 kB` (kB, MB, KiB, MiB, …).
         layers: content of layers.json.
         profile: fixed-layer profile.
         rules: per-layer rules, by pattern.
@@ -81,9 +83,9 @@ def resolve_limits(
     everything_float = policy_costs(dict.fromkeys(run_names(layers), ("float", "float")), layers)
     limits = {}
     for name, value in requested.items():
-        if name not in COSTS:
-            hint = did_you_mean(name, COSTS, "Costs")
-            raise MisuseError("budgets", "unknown cost", expected=" or ".join(COSTS), got=name, hint=hint)
+        if name not in COUNTED:
+            hint = did_you_mean(name, COUNTED, "Costs")
+            raise MisuseError("budgets", "unknown cost", expected=" or ".join(COUNTED), got=name, hint=hint)
         text = value if isinstance(value, str) else ""
         uniform, smaller = re.fullmatch(r"w([2-8])a([2-8])", text), re.fullmatch(r"(\d+(?:\.\d+)?)x", text)
         if uniform:
@@ -93,6 +95,8 @@ def resolve_limits(
             limits[name] = math.floor(everything_float[name] / Fraction(smaller[1]))
         elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
             limits[name] = math.floor(value)
+        elif name == PEAK and (size := size_bytes(text)):
+            limits[name] = math.floor(size)
         else:
             raise MisuseError(f"budgets: {name}", "", expected="a positive number, wNaM or such as 12.2x", got=value)
     return limits

@@ -72,7 +72,7 @@ class Allocation:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """The best picks known (None: none), a lower bound of the objective, and whether nothing better exists."""
 
     picks: Picks | None
@@ -113,11 +113,12 @@ def allocate(
     precise = len(table) <= EXACT_LAYERS and len(limits) <= 1
     found = _minimise(exactly.problem, deadline, precise=precise)
     if found.picks is not None:
-        return _answer(exactly, found, table, precise=precise)
+        return answer(exactly, found, table, precise=precise)
     return _infeasible(exactly, deadline) if found.infeasible else Allocation("undecided")
 
 
-def _answer(exactly: Exact, found: _Found, table: Table, *, precise: bool) -> Allocation:
+def answer(exactly: Exact, found: Found, table: Table, *, precise: bool) -> Allocation:
+    """What was found for `exactly.problem`, in the user's units, its limits checked."""
     assert found.picks is not None
     assert fits(found.picks, exactly.problem)
     objective = objective_of(found.picks)
@@ -128,7 +129,7 @@ def _answer(exactly: Exact, found: _Found, table: Table, *, precise: bool) -> Al
         n: o.entry for block, options in chosen for names, o in zip(block.parts, options, strict=True) for n in names
     }
     policy = dict(sorted(entries.items()))
-    costs = {name: _plain(sum(exact(table[n][e][1][name]) for n, e in policy.items())) for name in _cost_names(table)}
+    costs = {name: plain(sum(exact(table[n][e][1][name]) for n, e in policy.items())) for name in _cost_names(table)}
     status: Status = "optimal" if gap <= (0 if precise else ALLOWED_GAP) else "feasible"
     return Allocation(status, policy, float(harm), costs, float(gap), float(bound))
 
@@ -198,7 +199,8 @@ def _cost_names(table: Table) -> list[str]:
     return sorted(next(iter(next(iter(table.values())).values()))[1])
 
 
-def _plain(value: int | Fraction) -> int | float:
+def plain(value: int | Fraction) -> int | float:
+    """As JSON has it."""
     return value if isinstance(value, int) else float(value)
 
 
@@ -212,21 +214,21 @@ def _infeasible(exactly: Exact, deadline: float) -> Allocation:
         if found.picks is None and not found.infeasible:
             continue
         value = alone[k] if found.picks is None else objective_of(found.picks)
-        smallest[name] = _plain(Fraction(value, exactly.cost_units[k])) if exactly.cost_units[k] > 1 else value
+        smallest[name] = plain(Fraction(value, exactly.cost_units[k])) if exactly.cost_units[k] > 1 else value
     return Allocation("infeasible", smallest_feasible=smallest)
 
 
-def _minimise(problem: Problem, deadline: float, *, precise: bool) -> _Found:
+def _minimise(problem: Problem, deadline: float, *, precise: bool) -> Found:
     """Least objective within the limits."""
     free = cheapest(problem, Prices(1, (0,) * len(problem.limits)))
     bound = objective_of(free)
     if fits(free, problem):
-        return _Found(free, bound)
+        return Found(free, bound)
     if any(least > limit for least, limit in zip(least_costs(problem), problem.limits, strict=True)):
-        return _Found(None, bound, infeasible=True)
+        return Found(None, bound, infeasible=True)
     possible = without_impossible(problem)
     if not all(block.branches for block in possible.blocks):
-        return _Found(None, bound, infeasible=True)
+        return Found(None, bound, infeasible=True)
     kept, prices, picks = _shrunk(possible, deadline)
     picks, solved = _better(picks, *mixed_integer(kept, _half(deadline), gap=0.0 if precise else SOLVER_GAP))
     if picks is None:
@@ -237,20 +239,20 @@ def _minimise(problem: Problem, deadline: float, *, precise: bool) -> _Found:
     best, complete = search(kept, prices, upper, deadline, MOST_STATES if precise else FEWER_STATES)
     if complete:
         assert best is not None
-        return _Found(_as_in(problem, best), objective_of(best))
-    return _Found(_as_in(problem, picks), bound)
+        return Found(_as_in(problem, best), objective_of(best))
+    return Found(_as_in(problem, picks), bound)
 
 
-def _without_policy(problem: Problem, bound: int, deadline: float) -> _Found:
+def _without_policy(problem: Problem, bound: int, deadline: float) -> Found:
     """The solver knows no policy: there is none if the least of one cost, given the other limits, is over its limit."""
     if len(problem.limits) < 2:
-        return _Found(None, bound)
+        return Found(None, bound)
     least = _minimise(for_cost(problem, 0), deadline, precise=True)
     if least.infeasible or least.bound > problem.limits[0]:
-        return _Found(None, bound, infeasible=True)
+        return Found(None, bound, infeasible=True)
     if least.picks is None or objective_of(least.picks) > problem.limits[0]:
-        return _Found(None, bound)
-    return _Found(_as_in(problem, least.picks), bound)
+        return Found(None, bound)
+    return Found(_as_in(problem, least.picks), bound)
 
 
 def _shrunk(problem: Problem, deadline: float) -> tuple[Problem, Prices, Picks | None]:

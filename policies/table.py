@@ -79,6 +79,15 @@ class Exact:
         """Harm of an objective value."""
         return Fraction(objective // self.tie_span, self.harm_unit)
 
+    def floors(self, limits: Mapping[str, Number]) -> tuple[int, ...]:
+        """Limits on the same costs as whole numbers.
+
+        Raises:
+            MisuseError: numbers that are not finite and >= 0.
+        """
+        asked = zip(self.names, self.cost_units, strict=True)
+        return tuple(math.floor(_checked(limits[name], f"budget {name}") * unit) for name, unit in asked)
+
 
 def exact(value: Number) -> int | Fraction:
     """The number that was written."""

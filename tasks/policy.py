@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat
 
 from mixbit import simulate
+from mixbit.activation_memory import is_row, least_peak
 from mixbit.config import Settings, read_yaml
 from mixbit.costs import policy_costs, resolve_limits
 from mixbit.entries import Layers, candidates, check_groups, run_layers, run_names
@@ -21,10 +22,11 @@ from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.experiment import Bits, LayerRule
 from mixbit.faults import did_you_mean
 from mixbit.latency import FLOAT, INT8, Table, cost_name, device_of, executed, simulated_of
-from mixbit.limits import COSTS, LimitsByCost
+from mixbit.limits import COUNTED, PEAK, LimitsByCost
 from mixbit.policy import Entry, Policy, canonical_json, dump_policy, mean_bits, parse_policy, policy_sha256
 from policies.ilp import Allocation
-from policies.search import Search, harm_table
+from policies.peak import least_peak_of, with_peak
+from policies.search import Search, harm_table, least_of_each
 from policies.table import Number, Ties
 from policies.timed import TimedSearch, with_latencies
 from tasks.stage import Work
@@ -91,7 +93,7 @@ def described(policy: Policy, layers: Layers) -> dict[str, Any]:
 
 def figures(choice: Mapping[str, Any]) -> dict[str, float]:
     """The figures of a policy, from its choice.json; of latency what tables predict, and what models say."""
-    told = {name: choice["costs"][name] for name in COSTS}
+    told = {name: choice["costs"][name] for name in COUNTED if name in choice["costs"]}
     named = ("mean_weight_bits", "mean_activation_bits", "harm", "alpha", "gap")
     told |= {name: choice[name] for name in named if name in choice}
     told |= {f"predicted_us.{device}": us for device, us in choice.get("predicted_us", {}).items()}
@@ -157,7 +159,7 @@ def _searched(work: Work, layers: Layers, params: Params) -> tuple[dict[str, Ent
     work.progress(0, 1, f"{len(search.table)} layers, {sum(map(len, search.table.values()))} entries")
     common = {
         "alpha": search.alpha,
-        "budget": search.whole,
+        "budget": {**limits_of(params, layers), **{n: v for n, v in search.whole.items() if device_of(n)}},
         "indicators_sha256": hashlib.sha256(content).hexdigest(),
         "requested": params.budget,
         "solver": {name: importlib.metadata.version(name) for name in FACTS},
@@ -165,12 +167,11 @@ def _searched(work: Work, layers: Layers, params: Params) -> tuple[dict[str, Ent
     found = search.best()
     if not search.tables:
         if not found.policy:
-            raise no_policy(found, search.limits)
+            raise no_policy(found, search, limits_of(params, layers))
         return found.policy, common | _evidence(found, layers, search)
     candidates = list(_candidates(found, search))
     if not candidates:
-        others = {name: limit for name, limit in search.limits.items() if device_of(name) is None}
-        raise no_policy(search.fastest(min(search.tables)), others)
+        raise no_policy(search.fastest(min(search.tables)), search, limits_of(params, layers))
     told = [{"kind": kind, **_evidence(one, layers, search), "policy": _plain(one.policy)} for kind, one in candidates]
     at = next((place for place, (kind, _) in enumerate(candidates) if kind == "best"), 0)
     chosen = {name: value for name, value in told[at].items() if name not in {"kind", "policy"}}
@@ -224,6 +225,8 @@ def search_of(params: Params, layers: Layers, indicators: Mapping[str, Any] | No
     entries = candidates(layers, params.num_bits, params.fixed_layers, params.layers)
     simulated = [cost for cost in params.budget if simulated_of(cost) is not None]
     table, alpha = harm_table(layers, entries, indicators, params.alpha, simulated)
+    if PEAK in limits:
+        table, limits = with_peak(table, limits, layers, entries)
     return Search(
         num_bits=params.num_bits,
         profile=params.fixed_layers,
@@ -250,19 +253,31 @@ def limits_of(params: Params, layers: Layers) -> dict[str, Number]:
     Raises:
         MisuseError: as `mixbit.costs.resolve_limits`.
     """
-    counted = {name: limit for name, limit in params.budget.items() if name in COSTS}
+    counted = {name: limit for name, limit in params.budget.items() if name in COUNTED}
     simulated = {name: str(limit) for name, limit in params.budget.items() if simulated_of(name) is not None}
     limits: dict[str, Number] = {**resolve_limits(counted, layers, params.fixed_layers, params.layers)}
     return limits | simulate.resolve_limits(simulated, layers, params.layers)
 
 
-def no_policy(found: Allocation, limits: Mapping[str, Number]) -> MixbitError:
+def least_costs(search: Search, layers: Layers) -> dict[str, int | float]:
+    """The least of each cost alone, over all policies; of the peak no more than that.
+
+    Raises:
+        MisuseError: as `policies.search.least_of_each`.
+        MixbitError: likewise.
+    """
+    return least_of_each(search) | {PEAK: least_peak(layers, {name: tuple(row) for name, row in search.table.items()})}
+
+
+def no_policy(found: Allocation, search: Search, limits: Mapping[str, Number]) -> MixbitError:
     """The error of a search without a policy, with the smallest budget that works."""
     if found.status == "undecided":
         return MixbitError(
             "budget", "no policy found in time, and no proof that there is none", hint="Raise allocation.time_limit_s"
         )
-    smallest = found.smallest_feasible
+    smallest = {name: value for name, value in found.smallest_feasible.items() if not is_row(name)}
+    if PEAK in limits:
+        smallest[PEAK] = least_peak_of(search)
     asked = ", ".join(f"{name} {limits[name]}" for name in limits)
     others = " with the other limits kept" if len(limits) > 1 else ""
     least = ", ".join(f"{name} {value}" for name, value in smallest.items())

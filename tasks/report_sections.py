@@ -96,8 +96,9 @@ def baselines(content: ReportContent) -> str:
     words = (
         "Hollow: policies to compare with, fine-tuned from the same weights with the same steps. uniform: every layer "
         "at the same bits, at equal or higher BitOps; reversed: the most harm at 98 to 100 % of the BitOps; "
-        "statistics_init_only: the same search on untrained indicators. A dotted line joins each to the policy it "
-        "stands beside. Judged on the validation split, which is all that baselines read."
+        "statistics_init_only: the same search on untrained indicators; random: of equal BitOps; greedy: the least "
+        "harm per BitOps saved, step by step. A dotted line joins each to the policy it stands beside. Judged on the "
+        "validation split, which is all that baselines read."
     )
     pictures = cards(*(scatter(content, bitops, y, link=True) for y in (metric, loss)))
     return section("Against baselines", words, pictures and _legend(content, baselines=True) + pictures)

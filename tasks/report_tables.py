@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mixbit.limits import COUNTED
 from tasks.report_content import ReportContent, Shown
 from tasks.report_page import Html, digest, link, section, table, text
 from tasks.report_words import (
@@ -85,7 +86,8 @@ def movement(content: ReportContent) -> str:
 
 def everything(content: ReportContent) -> str:
     """Every policy with every figure, digest and link."""
-    heads = ["policy", "bits w / a", "BitOps", "size bits", "file bytes", f"val {content.metric}", "val loss"]
+    heads = ["policy", "bits w / a", "BitOps", "size bits", "file bytes", "peak bytes"]
+    heads += [f"val {content.metric}", "val loss"]
     heads += [f"test {content.metric} simulated", "deployed", "test loss simulated", "deployed"]
     heads += [f"latency {device}" for device in content.devices()]
     heads += ["registered", "runs", "policy sha256", "packed.onnx sha256"]
@@ -99,7 +101,7 @@ def _row(content: ReportContent, shown: Shown) -> Iterator[object]:
     figures = shown.figures
     yield shown.name
     yield bits_words(shown)
-    yield from (amount_words(figures.get(name)) for name in ("bitops", "size_bits", "file_bytes"))
+    yield from (amount_words(figures.get(name)) for name in COUNTED)
     yield number_words(shown.measured("val_metric"), percent(content), 2 if content.metric == "accuracy" else 4)
     yield number_words(shown.measured("val_loss"))
     yield from (metric_words(content, shown, side) for side in ("simulated", "deployed"))

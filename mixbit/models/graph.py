@@ -19,6 +19,7 @@ from mixbit.models.faults import (
 )
 from mixbit.models.nodes import is_addition, is_batchnorm, is_layer, layer_calls, module_of
 from mixbit.models.pure import Tracer, make_pure_
+from mixbit.models.tensors import activations
 
 
 def trace(model: nn.Module, input_shape: Sequence[int]) -> fx.GraphModule:
@@ -181,6 +182,7 @@ def describe_layers(model: nn.Module, input_shape: Sequence[int]) -> dict[str, A
         "shared_activations": shared_activations(graph),
         "residual_ties": residual_ties(graph),
         "batchnorms": batchnorms(graph),
+        "activations": activations(graph),
         "never_run": [n for n, module in model.named_modules() if is_layer(module) and n not in layers],
         "first": executed[0],
         "last": executed[-1],

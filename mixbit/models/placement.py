@@ -70,7 +70,7 @@ def place(graph: fx.GraphModule, policy: Policy) -> list[Spot]:
     tensors = read_bits(graph, policy)
     outputs = [
         t
-        for t in _kernel_outputs(graph, policy)
+        for t in kernel_outputs(graph, policy)
         if tensors.get(t, "float") == "float" or not _only_layers_read(graph, t)
     ]
     both = {tensor for tensor in outputs if tensors.get(tensor) == OUTPUT_BITS}
@@ -82,7 +82,7 @@ def place(graph: fx.GraphModule, policy: Policy) -> list[Spot]:
     return spots
 
 
-def _kernel_outputs(graph: fx.GraphModule, policy: Policy) -> list[fx.Node]:
+def kernel_outputs(graph: fx.GraphModule, policy: Policy) -> list[fx.Node]:
     """What int8 kernels write, in execution order: ends of quantized layers, and of sums of two of these."""
     ends: dict[fx.Node, None] = {}
     for node in graph.graph.nodes:

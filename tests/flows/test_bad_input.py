@@ -157,6 +157,11 @@ MISFITS = {
         '{"latency[simulated:bitops]": 0.01x w8a8}',
         "no policy fits, expected at least",
     ),
+    "a peak no policy has": (
+        "{bitops: w4a4}",
+        "{peak_activation_bytes: 3 B}",
+        "budgets.w4a4.peak_activation_bytes: no policy fits, expected at least",
+    ),
     "a size no policy has": ("{bitops: w4a4}", "{size_bits: 900x}", "budgets.w4a4.size_bits: no policy fits"),
 }
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-NAMES = ("uniform", "reversed", "statistics_init_only")
+NAMES = ("uniform", "reversed", "statistics_init_only", "random", "greedy")
 
 
 def test_each_baseline_is_a_cached_cell_and_a_row_of_its_own(again):

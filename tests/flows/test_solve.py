@@ -184,3 +184,134 @@ def test_groups_that_clash_through_a_third_are_exit_2(run):
     result = run({"layers": layers, "groups": [["a", "b"], ["b", "c"]], "budgets": {}})
     assert result.exit_code == 2
     assert "group a, b, c: no entry that all its layers can take" in result.stderr
+
+
+def test_a_front_lists_every_budget_with_its_exact_answer(run):
+    result = run(PROBLEM, "--front", "3", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert [(row["budgets"]["bitops"], row["objective"], row["costs"]["bitops"]) for row in told["front"]] == [
+        (8, 5.0, 8),
+        (20, 3.0, 20),
+        (32, 2.0, 32),
+    ]
+    assert told["front"][1]["policy"]["a"] == {"weight_bits": 4, "activation_bits": 4}
+    assert told["supported"] == [{"cost": c, "objective": h} for c, h in ((8, 5.0), (20, 3.0), (32, 2.0))]
+
+
+def test_a_front_in_words_has_a_row_per_budget_and_counts_flips(run):
+    lines = run(PROBLEM, "--front", "3").stdout.splitlines()
+    assert [line.split()[:4] for line in lines[:4]] == [
+        ["bitops", "used", "harm", "flips"],
+        ["8", "8", "5", "-"],
+        ["20", "20", "3", "1"],
+        ["32", "32", "2", "1"],
+    ]
+    assert lines[-1].endswith("3 supported policies in all")
+
+
+def test_a_front_over_two_costs_says_infeasible_where_ties_need_more(run):
+    def tied(problem):
+        for layer in problem["layers"]:
+            for at, one in enumerate(layer["choices"]):
+                one["costs"]["size"] = at
+        problem["layers"][0]["choices"][0]["costs"]["bitops"] = 20
+        problem |= {"groups": [["a", "b"]], "budgets": {"bitops": 1, "size": 1}}
+
+    rows = json.loads(run(changed(tied), "--front", "2", "--json").stdout)["front"]
+    assert [row["status"] for row in rows] == ["infeasible", "optimal"]
+
+
+@pytest.mark.parametrize("name", ["front.svg", "front.png"])
+def test_a_front_is_drawn(run, tmp_path, name):
+    assert run(PROBLEM, "--front", "5", "--plot", str(tmp_path / name)).exit_code == 0
+    assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_ranges_say_where_the_answer_stays_the_best(run):
+    result = run(PROBLEM | {"budgets": {"bitops": 22}}, "--ranges", "--json")
+    assert json.loads(result.stdout)["stays_optimal"] == {"bitops": {"least": 20, "below": 32}}
+    assert "best from 20 to below 32" in run(PROBLEM, "--ranges").stdout
+    assert "best from 32 on" in run(PROBLEM | {"budgets": {"bitops": 99}}, "--ranges").stdout
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """The problem, and the same with the harms of the two layers swapped."""
+    other = changed(lambda p: [layer.update(name=name) for layer, name in zip(p["layers"], "ba", strict=True)])
+    for name, problem in (("s0.json", PROBLEM), ("s1.json", other), ("s2.json", PROBLEM)):
+        (tmp_path / name).write_text(json.dumps(problem))
+    return [str(tmp_path / name) for name in ("s0.json", "s1.json", "s2.json")]
+
+
+def test_several_tables_tell_how_many_layers_flip(tables):
+    told = json.loads(CliRunner().invoke(solve, [*tables, "--json"]).stdout)
+    assert [(row["tables"], row["flips"]) for row in told["pairs"]] == [
+        (["s0.json", "s1.json"], 2),
+        (["s0.json", "s2.json"], 0),
+        (["s1.json", "s2.json"], 2),
+    ]
+    assert told["most_flips"] == 2
+    assert told["pairs"][1]["rank_correlation"] == pytest.approx(1)
+
+
+def test_several_tables_in_words_name_the_layers_that_flip(tables):
+    result = CliRunner().invoke(solve, tables)
+    assert result.exit_code == 0
+    assert "a      w4 a4    w2 a2    w4 a4" in result.stdout.splitlines()
+    assert "mean 1.3, most 2 of 2 layers flip" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--front", "3", "--ranges"], "solve: --ranges is of one budget, --front of many"),
+        (["--plot", "x.svg"], "solve: --plot draws what --front solves"),
+        (["--front", "3", "--plot", "x.nothing"], "x.nothing: cannot be written"),
+    ],
+)
+def test_options_that_make_no_sense_together_are_exit_2(run, options, line):
+    result = run(PROBLEM, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {line}")
+
+
+def test_a_front_over_no_cost_is_exit_2(run):
+    result = run(PROBLEM | {"budgets": {}}, "--front", "3")
+    assert (result.exit_code, result.stderr.startswith("error: budgets: no cost to draw a front over")) == (2, True)
+
+
+def test_tables_that_ask_something_else_are_exit_2(tables, tmp_path):
+    (tmp_path / "s1.json").write_text(json.dumps(PROBLEM | {"budgets": {"bitops": 9}}))
+    result = CliRunner().invoke(solve, tables)
+    assert (result.exit_code, "s1.json: its budgets or groups differ from s0.json" in result.stderr) == (2, True)
+    again = CliRunner().invoke(solve, [tables[0], tables[0]])
+    assert (again.exit_code, "a file is named twice" in again.stderr) == (2, True)
+
+
+def harms(**of):
+    """Weight and activation harm of 2 bits by layer; of 4 bits 0."""
+    return {name: {kind: {"2": harm, "4": 0.0} for kind in ("weight", "activation")} for name, harm in of.items()}
+
+
+def test_indicators_of_several_seeds_judge_one_problem(run, tmp_path):
+    options = []
+    for name, found in {"s0.json": harms(a=5.0, b=1.0), "s1.json": {"layers": harms(a=1.0, b=5.0)}}.items():
+        (tmp_path / name).write_text(json.dumps(found))
+        options += ["--indicators", str(tmp_path / name)]
+    told = json.loads(run(PROBLEM, *options, "--json").stdout)
+    assert told["pairs"][0]["flips"] == 2
+    assert told["answers"]["s0.json"]["policy"]["a"] == {"weight_bits": 4, "activation_bits": 4}
+    one = json.loads(run(PROBLEM, *options[2:], "--json").stdout)
+    assert (one["policy"]["b"], one["objective"]) == ({"weight_bits": 4, "activation_bits": 4}, 2.0)
+
+
+def test_indicators_without_some_harms_are_exit_2_with_every_place(run, tmp_path):
+    found = harms(a=5.0)
+    found["a"]["weight"]["2"] = -1
+    (tmp_path / "s.json").write_text(json.dumps(found))
+    result = run(PROBLEM, "--indicators", str(tmp_path / "s.json"))
+    assert result.exit_code == 2
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 + 4
+    assert lines[0] == "error: s.json: a.weight.2: expected a number from 0 to 1e300, got -1"

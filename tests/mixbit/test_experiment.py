@@ -121,6 +121,20 @@ def test_a_latency_is_limited_by_a_time_or_a_reference(declare, limit):
     assert declare(text).budgets["fast"] == {"latency[local]": limit}
 
 
+PEAK = "budgets:\n  small:\n    peak_activation_bytes: {}"
+
+
+@pytest.mark.parametrize("limit", ["200 kB", "1.5MiB", "w4a4", "2x"])
+def test_peak_activation_memory_is_limited_by_a_size_too(declare, limit):
+    text = SEARCH.replace("budgets: {w4a4: {bitops: w4a4}}", PEAK.format(limit))
+    assert declare(text).budgets["small"] == {"peak_activation_bytes": limit}
+
+
+def test_a_size_that_is_none_is_told_what_one_is(refusal):
+    text = refusal("budgets: {w4a4: {bitops: w4a4}}", PEAK.format("200 kb"))
+    assert text.startswith("8: budgets.small.peak_activation_bytes: expected a positive number, a size such as 200 kB")
+
+
 @pytest.mark.parametrize("limit", ["8", "w4a4", "12.2x", "0 ms", "2x w4a4", "true", "[8 ms]"])
 def test_a_latency_without_a_unit_or_a_reference_is_refused(refusal, limit):
     text = refusal("budgets: {w4a4: {bitops: w4a4}}", TIMED.format(limit))
@@ -130,7 +144,7 @@ def test_a_latency_without_a_unit_or_a_reference_is_refused(refusal, limit):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("bitops: w4a4", "bitop: w4a4", "6: budgets.w4a4.bitop: not a key here, expected bitops, size_bits or file_by"),
+        ("bitops: w4a4", "bitop: w4a4", "6: budgets.w4a4.bitop: not a key here, expected bitops, size_bits, file_by"),
         ("{bitops: w4a4}", "{}", "6: budgets.w4a4: expected at least 1 entry, got {}"),
         ("{w4a4:", "{a/b:", '6: budgets["a/b"]: not a key here, expected a name'),
         ("finetune: none", "", "1: finetune: missing, expected none, or a mapping with epochs. Add finetune"),

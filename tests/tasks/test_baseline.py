@@ -75,6 +75,17 @@ def test_a_baseline_reads_the_harm_that_its_file_names(tmp_path):
     assert [(policy["a"], policy["b"]) for policy in made.values()] == [((2, 2), (4, 4))] * 2
 
 
+@pytest.mark.parametrize("method", ["random", "greedy"])
+def test_a_baseline_that_solves_nothing_keeps_the_budget_of_the_search(tmp_path, method):
+    row = {"2": 4.0, "4": 1.0, "float": 0.0}
+    indicators = {"method": "limpq", "layers": {n: {"weight": row, "activation": row} for n in ("a", "b")}}
+    given = {"policy": dump_policy(MIXED | {"b": (2, 2)}), "indicators": json.dumps(indicators).encode()}
+    params = {"method": method, "search": {"budget": {"bitops": 150_000}, "num_bits": (2, 4)}}
+    figures, made = run(tmp_path, params, **given)
+    assert figures["bitops"] <= 150_000
+    assert made["stem"] == made["head"] == (8, 8)
+
+
 def test_indicators_without_initial_harm_are_refused_in_words(tmp_path):
     given = {"policy": dump_policy(MIXED), "indicators": json.dumps({"method": "other", "layers": {}}).encode()}
     search = {"budget": {"bitops": 148_000}, "num_bits": (2, 4)}

@@ -252,3 +252,29 @@ def test_a_search_depends_on_the_code_of_the_models_in_its_budget_alone():
     asked = policy.Params(**SEARCH | {"budget": {"latency[simulated:roofline]": "3 ms", "bitops": 1}})
     assert policy.modules(asked) == ("mixbit.simulated.roofline",)
     assert policy.modules(policy.Params(**SEARCH)) == ()
+
+
+WITH_TENSORS = {
+    **LAYERS,
+    "activations": {
+        "tensors": {
+            name: {"elements": 1000 * (i + 1), "read_by": [reader], "written_by": []}
+            for i, (name, reader) in enumerate({"x": "stem", "y": "a", "z": "b", "h": "head"}.items())
+        },
+        "steps": [{"step": s, "alive": list(s)} for s in ("x", "xy", "yz", "zh")],
+    },
+}
+
+
+def test_a_limit_on_the_peak_is_kept_and_told_beside_the_other_costs(tmp_path):
+    search = SEARCH | {"budget": {"peak_activation_bytes": "5.5 kB"}}
+    figures, _, choice = run(tmp_path, search, layers=WITH_TENSORS, indicators=INDICATORS)
+    # The head reads 4000 elements at 8 bit, so 1500 bytes are left for the 3000 that b reads: 4 bit.
+    assert choice["costs"]["peak_activation_bytes"] == figures["peak_activation_bytes"] == 5500
+    assert choice["budget"] == {"peak_activation_bytes": 5500}
+
+
+def test_a_peak_that_nothing_fits_names_the_smallest(tmp_path):
+    search = SEARCH | {"budget": {"peak_activation_bytes": 4000, "bitops": "w4a4"}}
+    with pytest.raises(MixbitError, match=r"no policy fits .*Smallest feasible.*peak_activation_bytes 4750"):
+        run(tmp_path, search, layers=WITH_TENSORS, indicators=INDICATORS)
