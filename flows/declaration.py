@@ -8,7 +8,7 @@ from typing import Any
 from mixbit.config import in_order, validate
 from mixbit.devices.device import FLOAT, W8A8, find_device
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import Experiment, Indicators, Target
+from mixbit.experiment import Experiment, Indicators, Target, is_reference
 from mixbit.faults import did_you_mean
 from mixbit.latency import device_of
 from mixbit.load import check_reference, load_method, method_names
@@ -17,9 +17,15 @@ from tasks.closure import find_module
 from tasks.data import names
 
 METHODS = "policies.indicators"
-REFERENCES = (("model", "factory"), ("data", "callable"), ("task", "loss"), ("task", "metric"))
+REFERENCES = (
+    ("model", "factory"),
+    ("data", "callable"),
+    ("task", "loss"),
+    ("task", "metric"),
+    ("indicators", "method"),
+)
 BASELINES = "policies.baselines"
-FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
+FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("indicators", "file"), ("policy",))
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,10 @@ class Declared:
         path: the file.
         base_folder: its folder; relative files are looked up there first.
         search_path: folders where user modules are looked up.
-        settings: the indicator method's own settings, with its defaults filled in; None without indicators.
+        settings: the settings of one of our indicator methods, with its defaults filled in; else None.
         marks: where the file says what.
-        files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`, `policy`).
+        files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`,
+            `indicators.file`, `policy`).
     """
 
     experiment: Experiment
@@ -83,11 +90,11 @@ def _at(data: Any, location: Location) -> Any:
 
 
 def _settings(data: Any, marks: Marks) -> tuple[Any, list[MixbitError]]:
-    """The method's settings, checked by the method's own model."""
-    if not isinstance(_at(data, ("indicators",)), dict):
-        return None, []
+    """The method's settings, checked by the method's own model; those of a user's method by its module, in the run."""
     location, known = ("indicators", "method"), method_names(METHODS)
-    method = data["indicators"].get("method", Indicators.model_fields["method"].default)
+    method = _method(data)
+    if method is None or (isinstance(method, str) and is_reference(method)):
+        return None, []
     if method not in known:
         hint = did_you_mean(method, known, "Methods")
         return None, [
@@ -95,6 +102,14 @@ def _settings(data: Any, marks: Marks) -> tuple[Any, list[MixbitError]]:
         ]
     model = load_method(METHODS, method).Settings
     return validate(data["indicators"].get("settings", {}), model, marks, ("indicators", "settings"))
+
+
+def _method(data: Any) -> Any:
+    """The indicator method that the file says or leaves to the default; None where there is none."""
+    said = _at(data, ("indicators",))
+    if not isinstance(said, dict) or "file" in said:
+        return None
+    return said.get("method", Indicators.model_fields["method"].default)
 
 
 def _files(data: Any, marks: Marks, folders: tuple[Path, ...]) -> tuple[dict[str, Path], list[MixbitError]]:
@@ -188,6 +203,19 @@ def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:
             yield marks.fault(
                 ("baselines", place), "reads indicators, which a given policy has not", got=name, hint=hint
             )
+        elif load_method(BASELINES, name).HARM == "initial" and _learns_nothing(data):
+            hint = "Leave it out, or take a method that trains its indicators"
+            yield marks.fault(
+                ("baselines", place), "reads untrained indicators, and these learn nothing", got=name, hint=hint
+            )
+
+
+def _learns_nothing(data: Any) -> bool:
+    """Whether the indicators are a table or those of one of our methods that trains nothing."""
+    method = _method(data)
+    if method in method_names(METHODS):
+        return not getattr(load_method(METHODS, method), "INITIAL", False)
+    return isinstance(_at(data, ("indicators", "file")), str)
 
 
 def _same_cells(experiment: Experiment, files: dict[str, Path], marks: Marks) -> Iterator[MixbitError]:

@@ -80,7 +80,7 @@ def parameters(declared: Declared) -> Parameters:
         untuned=FinetuneParams(**seeded, finetune="none"),
         deployable=deployable.Params(**judged),
         profiles={device: profile.Params(device=device, threads=e.threads) for device in e.devices},
-        warm_start=tuned == "none" or tuned.start == "supernet",
+        warm_start="indicators.file" not in declared.files and (tuned == "none" or tuned.start == "supernet"),
     )
 
 
@@ -88,10 +88,13 @@ def _indicators(declared: Declared, seeded: dict[str, Any]) -> indicators.Params
     e = declared.experiment
     if e.indicators is None or e.policy is not None:
         return None
+    if e.indicators.file is not None:
+        given = {"method": indicators.GIVEN, "num_bits": e.indicators.num_bits}
+        return indicators.Params(**given, fixed_layers=e.fixed_layers, excluded=_excluded(declared))
     method = {
         "method": e.indicators.method,
         "num_bits": e.indicators.num_bits,
-        "settings": declared.settings.model_dump(),
+        "settings": e.indicators.settings if declared.settings is None else declared.settings.model_dump(),
     }
     return indicators.Params(**seeded, **method, fixed_layers=e.fixed_layers, excluded=_excluded(declared))
 

@@ -91,7 +91,9 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
     float_model = stage("float_model", p.float_model, **data, checkpoint=stage.file("model.checkpoint"))
     data |= {"proxy": proxy["proxy.json"], "layers": layers["layers.json"]}
     data |= {"float_model": float_model["float_model.safetensors"]}
-    indicators = stage("indicators", p.indicators, **data) if p.indicators else None
+    table = stage.file("indicators.file")
+    judged = {"layers": data["layers"], "file": table} if table else data
+    indicators = stage("indicators", p.indicators, **judged) if p.indicators else None
     harm = {"indicators": indicators["indicators.json"]} if indicators else {}
     supernet = {"supernet": indicators["supernet.safetensors"]} if indicators and p.warm_start else {}
 

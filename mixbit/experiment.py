@@ -38,6 +38,10 @@ def _name(value: str) -> str:
     return value
 
 
+def _method(value: str) -> str:
+    return _reference(value) if ":" in value else _name(value)
+
+
 def _file(value: str) -> str:
     if not value.strip():
         raise ValueError("expected the path of a file")
@@ -56,6 +60,7 @@ def _finite(value: dict[str, Any]) -> dict[str, Any]:
 
 Reference = Annotated[str, AfterValidator(_reference)]
 Name = Annotated[str, AfterValidator(_name)]
+Method = Annotated[str, AfterValidator(_method)]  # a file of ours, or module:callable of the user's
 File = Annotated[str, AfterValidator(_file)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
 Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
@@ -101,6 +106,11 @@ class Task(Settings):
     )
 
 
+def is_reference(method: str) -> bool:
+    """Whether an indicator method is a user's `module:callable`, not one of our files."""
+    return ":" in method
+
+
 def user_modules(factory: str, task: Literal["classification"] | Task) -> tuple[str, ...]:
     """Modules of a model's factory and of a user's loss and metric."""
     references = [factory] if task == "classification" else [factory, task.loss, task.metric]
@@ -136,11 +146,18 @@ class Proxy(Settings):
 
 
 class Indicators(Settings):
-    """Which method, over which candidate num_bits; `settings` belong to the method's own file."""
+    """Which method, over which candidate num_bits; `settings` belong to the method's own file. Or a table in a file."""
 
-    method: Name = "limpq"
+    method: Method = "limpq"
+    file: File | None = None
     num_bits: tuple[Bits, ...] = Field(min_length=1, description="a list of 2 to 8, or float")
     settings: Arguments = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _computed_or_given(self) -> "Indicators":
+        if self.file is not None and self.model_fields_set & {"method", "settings"}:
+            raise ValueError("expected either file (a table) or method and settings, not both")
+        return self
 
     @model_validator(mode="after")
     def _in_one_spelling(self) -> "Indicators":

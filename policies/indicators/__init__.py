@@ -21,7 +21,7 @@ A file holds two names; nothing in it imports torch at module level:
   `mixbit.indicators.share_activations` leaves them), `raw` (the same before repair), `repairs`, `cost`
   ({forward_passes, backward_passes, samples}: pictures that went forward, each time anew; calibration is not counted),
   and `step_movement` ({} where nothing is learned). `mixbit.indicators.measured` makes all but `cost` of a plain table.
-  Where harm is learned, `initial` is that table as it was before, for the baseline statistics_init_only. What else a
-  method found may stand beside them, as JSON.
+  Where harm is learned, `initial` is that table as it was before, for the baseline statistics_init_only, and the file
+  says `INITIAL = True`. What else a method found may stand beside them, as JSON.
   tensors: a super-net's state_dict to start fine-tuning from, or {}.
 """

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from mixbit.training.task import LearningTask
 
 
+INITIAL = True
+
+
 class Settings(config.Settings):
     """Schedule of the joint training; rates fall to 0 on a half cosine.
 

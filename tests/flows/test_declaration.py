@@ -129,3 +129,37 @@ print(sorted({"torch", "prefect", "mlflow", "dvc", "numpy", "onnx"} & set(sys.mo
     root = declaration.__file__.rsplit("/flows/", 1)[0]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]"]
+
+
+def with_indicators(text):
+    return GOOD.replace("indicators: {method: fake, num_bits: [2, 8], settings: {epochs: 3}}", f"indicators: {text}")
+
+
+def test_a_method_of_the_users_is_found_and_not_imported(project):
+    declared = declare(project, with_indicators("{method: mine:harm, num_bits: [2, 8], settings: {any: 1}}"))
+    assert declared.settings is None
+    assert declared.experiment.indicators.settings == {"any": 1}
+
+
+def test_a_method_of_a_module_that_is_not_there_is_told(project):
+    [told] = refusal(project, with_indicators("{method: yours:harm, num_bits: [2, 8]}"))
+    assert told.startswith("mine.yaml:4: indicators.method: no such module")
+
+
+def test_a_table_is_a_file_beside_the_experiment(project):
+    (project / "experiments" / "table.json").write_text("never read here")
+    declared = declare(project, with_indicators("{file: table.json, num_bits: [2, 8]}"))
+    assert declared.files["indicators.file"] == project / "experiments" / "table.json"
+
+
+def test_a_table_and_a_method_are_not_for_one_search(project):
+    (project / "table.json").touch()
+    [told] = refusal(project, with_indicators("{file: table.json, method: fake, num_bits: [2, 8]}"))
+    assert told == "mine.yaml:4: indicators: expected either file (a table) or method and settings, not both"
+
+
+def test_a_baseline_of_untrained_indicators_needs_some_that_are_trained(project):
+    (project / "table.json").touch()
+    for given in ("{file: table.json, num_bits: [2, 8]}", "{method: fake, num_bits: [2, 8]}"):
+        [told] = refusal(project, with_indicators(given) + "baselines: [statistics_init_only]\n")
+        assert told.startswith("mine.yaml:7: baselines[0]: reads untrained indicators, and these learn nothing")

@@ -58,6 +58,10 @@ def test_the_answer_has_every_part(made):
     assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
 
 
+def test_a_method_says_whether_it_gives_harm_from_before_its_training(method, made):
+    assert ("initial" in made[0]) == getattr(load_method(FOLDER, method), "INITIAL", False)
+
+
 def test_raw_and_repairs_explain_the_table(made):
     indicators, _ = made
     told = {(r["layer"], r["kind"], str(r["num_bits"])): (r["from"], r["to"]) for r in indicators["repairs"]}
