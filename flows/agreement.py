@@ -42,7 +42,7 @@ def _misfits(declared: Declared, p: Parameters, layers: Layers) -> Iterator[Mixb
         file = declared.files["indicators.file"]
         table = (file.read_bytes(), layers, p.indicators, file.name)
         told.append(_told(declared, ("indicators", "file"), indicators.given_table, *table))
-    if e.indicators is not None and e.policy is None and not any(told):
+    if e.num_bits is not None and e.policy is None and not any(told):
         faults, search = _tried(declared, ("layers",), policy.search_of, p.search, layers)
         told += [faults, _told(declared, ("layers",), searched_layers, layers, e.fixed_layers, e.layers)]
         if not any(told):

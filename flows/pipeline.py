@@ -139,6 +139,9 @@ class _Cells:
     tables: dict[str, Outputs]
 
     def policy(self, tag: str, params: search_stage.Params) -> Outputs:
+        if self.p.direct is not None:
+            direct = self.p.direct.model_copy(update={"search": params})
+            return self.stage("searched_policy", direct, tag, **self.data)
         given = {"layers": self.data["layers"], "file": self.stage.file("policy"), **self.searched(params)}
         return self.stage("policy", params, tag, **given)
 

@@ -163,3 +163,37 @@ def test_a_baseline_of_untrained_indicators_needs_some_that_are_trained(project)
     for given in ("{file: table.json, num_bits: [2, 8]}", "{method: fake, num_bits: [2, 8]}"):
         [told] = refusal(project, with_indicators(given) + "baselines: [statistics_init_only]\n")
         assert told.startswith("mine.yaml:7: baselines[0]: reads untrained indicators, and these learn nothing")
+
+
+def with_search(text):
+    return GOOD.replace("indicators: {method: fake, num_bits: [2, 8], settings: {epochs: 3}}", f"search: {text}")
+
+
+def test_a_direct_search_stands_instead_of_indicators(project):
+    declared = declare(project, with_search("{method: evolution, num_bits: [8, 2], settings: {population: 9}}"))
+    assert (declared.settings.population, declared.experiment.num_bits) == (9, (2, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{method: evolutoin, num_bits: [2]}", "mine.yaml:4: search.method: unknown method, expected evolution, got"),
+        ("{num_bits: [2]}", "mine.yaml:4: search.method: missing, expected a file in policies/searches"),
+        ("{method: evolution, num_bits: [2], settings: {size: 1}}", "mine.yaml:4: search.settings.size: unknown key"),
+        ("{method: evolution, num_bits: [2]}\nindicators: {num_bits: [2]}", "mine.yaml:1: expected either indicators"),
+        (
+            "{method: evolution, num_bits: [2]}\nbaselines: [reversed]",
+            "mine.yaml:5: baselines[0]: reads indicators, which",
+        ),
+    ],
+)
+def test_a_direct_search_that_cannot_be_is_told_in_one_line(project, text, line, monkeypatch):
+    monkeypatch.setattr(declaration, "METHODS", "policies.indicators")
+    [told] = refusal(project, with_search(text))
+    assert told.startswith(line)
+
+
+def test_a_direct_search_keeps_no_latency(project):
+    text = with_search("{method: evolution, num_bits: [2]}").replace("bitops: w4a4", '"latency[local]": 1 ms')
+    [told] = refusal(project, text)
+    assert "no limit of a direct search" in told
