@@ -67,6 +67,7 @@ def test_layers_and_bits_that_are_not_searched_are_left_out():
         (with_row({**ROW, "9": 0}), "mine.json: b: activation: 9: not a num_bits"),
         (with_row({**ROW, "4": -1}), "mine.json: b: activation: 4 bits: expected a finite number >= 0, got -1"),
         (with_row({**ROW, "4": float("nan")}), "mine.json: b: activation: 4 bits: expected a finite number >= 0, got"),
+        (with_row({**ROW, "4": 10**400}), "mine.json: b: activation: 4 bits: expected a finite number >= 0, got 1000"),
         (with_row({**ROW, "4": True}), "mine.json: b: activation: 4 bits: expected a finite number >= 0, got True"),
         (with_row({**ROW, "float": 0.1}), "mine.json: b: activation: float bits: expected 0, got 0.1"),
     ],
