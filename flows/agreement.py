@@ -11,7 +11,7 @@ from mixbit.entries import Layers, check_groups, fixed_entries, searched_layers
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.latency import simulated_of
 from mixbit.marked_yaml import Location
-from tasks import policy
+from tasks import indicators, policy
 
 OWN_WORDS = r"(policy file|layers|groups\[\d+\]|groups|fixed_layers|budgets: \w+|budgets)"  # the file's line says it
 
@@ -38,7 +38,11 @@ def _misfits(declared: Declared, p: Parameters, layers: Layers) -> Iterator[Mixb
     if e.policy is not None and not any(told):
         given = next(iter(p.policies.values()))
         told.append(_told(declared, ("policy",), policy.given_policy, declared.files["policy"], layers, given))
-    if e.indicators is not None and e.policy is None and not any(told):
+    if p.indicators is not None and "indicators.file" in declared.files and not any(told):
+        file = declared.files["indicators.file"]
+        table = (file.read_bytes(), layers, p.indicators, file.name)
+        told.append(_told(declared, ("indicators", "file"), indicators.given_table, *table))
+    if e.num_bits is not None and e.policy is None and not any(told):
         simulated = {c: v for one in p.policies.values() for c, v in one.budget.items() if simulated_of(c) is not None}
         asked = p.search.model_copy(update={"budget": simulated})
         faults, search = _tried(declared, ("layers",), policy.search_of, asked, layers)

@@ -8,7 +8,7 @@ from typing import Any
 from mixbit.config import in_order, validate
 from mixbit.devices.device import FLOAT, W8A8, find_device
 from mixbit.errors import ConfigError, MisuseError, MixbitError
-from mixbit.experiment import Experiment, Indicators, Target
+from mixbit.experiment import Experiment, Indicators, Target, is_reference
 from mixbit.faults import did_you_mean
 from mixbit.latency import SIMULATED, device_of
 from mixbit.load import check_reference, load_method, method_names
@@ -17,9 +17,16 @@ from tasks.closure import find_module
 from tasks.data import names
 
 METHODS = "policies.indicators"
-REFERENCES = (("model", "factory"), ("data", "callable"), ("task", "loss"), ("task", "metric"))
+SEARCHES = "policies.searches"
+REFERENCES = (
+    ("model", "factory"),
+    ("data", "callable"),
+    ("task", "loss"),
+    ("task", "metric"),
+    ("indicators", "method"),
+)
 BASELINES = "policies.baselines"
-FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("policy",))
+FILES = (("model", "checkpoint"), ("data", "npz"), ("data", "folder"), ("indicators", "file"), ("policy",))
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,10 @@ class Declared:
         path: the file.
         base_folder: its folder; relative files are looked up there first.
         search_path: folders where user modules are looked up.
-        settings: the indicator method's own settings, with its defaults filled in; None without indicators.
+        settings: those of our indicator method or direct search, with its defaults filled in; else None.
         marks: where the file says what.
-        files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`, `policy`).
+        files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`,
+            `indicators.file`, `policy`).
     """
 
     experiment: Experiment
@@ -58,12 +66,12 @@ def read_experiment(path: Path, root: Path) -> Declared:
     settings, unsettled = _settings(data, marks)
     files, missing = _files(data, marks, folders)
     faults += [*more, *unsettled, *missing, *_data_names(data, marks, root), *_baselines(data, marks)]
-    faults += [*_modules(data, marks, folders), *_devices(data, marks)]
+    faults += [*_modules(data, marks, folders), *_devices(data, marks), *_untimed(data, marks)]
     if experiment is not None:
         faults += _same_cells(experiment, files, marks)
     if experiment is None or faults:
         raise ConfigError(in_order(faults))
-    return Declared(experiment, path, base, folders, marks, settings if experiment.indicators else None, files)
+    return Declared(experiment, path, base, folders, marks, settings, files)
 
 
 def _validated(data: Any, marks: Marks, stem: str) -> tuple[Experiment | None, list[MixbitError]]:
@@ -83,18 +91,25 @@ def _at(data: Any, location: Location) -> Any:
 
 
 def _settings(data: Any, marks: Marks) -> tuple[Any, list[MixbitError]]:
-    """The method's settings, checked by the method's own model."""
-    if not isinstance(_at(data, ("indicators",)), dict):
+    """The method's settings, checked by the method's own model; those of a user's method by its module, in the run."""
+    direct = isinstance(_at(data, ("search",)), dict)
+    folder, section = (SEARCHES, "search") if direct else (METHODS, "indicators")
+    method, known = data["search"].get("method") if direct else _method(data), method_names(folder)
+    if method is None or (isinstance(method, str) and is_reference(method) and not direct):
         return None, []
-    location, known = ("indicators", "method"), method_names(METHODS)
-    method = data["indicators"].get("method", Indicators.model_fields["method"].default)
     if method not in known:
-        hint = did_you_mean(method, known, "Methods")
-        return None, [
-            marks.fault(location, "unknown method", expected=" or ".join(known) or "none yet", got=method, hint=hint)
-        ]
-    model = load_method(METHODS, method).Settings
-    return validate(data["indicators"].get("settings", {}), model, marks, ("indicators", "settings"))
+        hint, expected = did_you_mean(method, known, "Methods"), " or ".join(known) or "none yet"
+        return None, [marks.fault((section, "method"), "unknown method", expected=expected, got=method, hint=hint)]
+    model = load_method(folder, method).Settings
+    return validate(data[section].get("settings", {}), model, marks, (section, "settings"))
+
+
+def _method(data: Any) -> Any:
+    """The indicator method that the file says or leaves to the default; None where there is none."""
+    said = _at(data, ("indicators",))
+    if not isinstance(said, dict) or "file" in said:
+        return None
+    return said.get("method", Indicators.model_fields["method"].default)
 
 
 def _files(data: Any, marks: Marks, folders: tuple[Path, ...]) -> tuple[dict[str, Path], list[MixbitError]]:
@@ -165,6 +180,13 @@ def _devices(data: Any, marks: Marks) -> Iterator[MixbitError]:
             yield marks.fault(location, f"{device} is not among devices", expected=expected, got=location[-1])
 
 
+def _untimed(data: Any, marks: Marks) -> Iterator[MixbitError]:
+    """A direct search knows costs that add up over layers, no latencies."""
+    for location in _latencies(data) if _at(data, ("search",)) is not None else ():
+        hint = "Search with indicators, or limit bitops, size_bits or file_bytes"
+        yield marks.fault(location, "no limit of a direct search", got=location[-1], hint=hint)
+
+
 def _latencies(data: Any) -> Iterator[Location]:
     """Where budgets limit latencies."""
     budgets = _at(data, ("budgets",))
@@ -183,11 +205,28 @@ def _baselines(data: Any, marks: Marks) -> Iterator[MixbitError]:
             yield marks.fault(
                 ("baselines", place), "unknown baseline", expected=" or ".join(known), got=name, hint=hint
             )
-        elif _at(data, ("policy",)) is not None and load_method(BASELINES, name).HARM is not None:
+        elif (without := _without_indicators(data)) and load_method(BASELINES, name).HARM is not None:
             hint = "Leave it out, or search with indicators and budgets"
+            yield marks.fault(("baselines", place), f"reads indicators, which {without} has not", got=name, hint=hint)
+        elif load_method(BASELINES, name).HARM == "initial" and _learns_nothing(data):
+            hint = "Leave it out, or take a method that trains its indicators"
             yield marks.fault(
-                ("baselines", place), "reads indicators, which a given policy has not", got=name, hint=hint
+                ("baselines", place), "reads untrained indicators, and these learn nothing", got=name, hint=hint
             )
+
+
+def _without_indicators(data: Any) -> str | None:
+    """What an experiment has instead of indicators."""
+    kinds = {"policy": "a given policy", "search": "a direct search"}
+    return next((words for key, words in kinds.items() if _at(data, (key,)) is not None), None)
+
+
+def _learns_nothing(data: Any) -> bool:
+    """Whether the indicators are a table or those of one of our methods that trains nothing."""
+    method = _method(data)
+    if method in method_names(METHODS):
+        return not getattr(load_method(METHODS, method), "INITIAL", False)
+    return isinstance(_at(data, ("indicators", "file")), str)
 
 
 def _same_cells(experiment: Experiment, files: dict[str, Path], marks: Marks) -> Iterator[MixbitError]:

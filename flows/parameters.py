@@ -21,6 +21,7 @@ from tasks import (
     policy,
     profile,
     proxy,
+    searched_policy,
 )
 from tasks.finetuned_model import Params as FinetuneParams
 
@@ -38,6 +39,7 @@ class Parameters:
     proxy: proxy.Params
     float_model: float_model.Params
     indicators: indicators.Params | None
+    direct: searched_policy.Params | None
     search: policy.Params
     policies: dict[str, policy.Params]
     smallest: dict[str, Smallest]
@@ -67,6 +69,7 @@ def parameters(declared: Declared) -> Parameters:
         proxy=proxy.Params(**(e.proxy.model_dump() if isinstance(e.proxy, Proxy) else {"name": e.proxy})),
         float_model=float_model.Params(**seeded, train=e.model.train),
         indicators=_indicators(declared, seeded),
+        direct=_direct(declared, seeded, search),
         search=search,
         policies=policies,
         smallest={name: budget.smallest for name, budget in e.budgets.items() if isinstance(budget, Target)},
@@ -80,7 +83,7 @@ def parameters(declared: Declared) -> Parameters:
         untuned=FinetuneParams(**seeded, finetune="none"),
         deployable=deployable.Params(**judged),
         profiles={device: profile.Params(device=device, threads=e.threads) for device in e.devices},
-        warm_start=tuned == "none" or tuned.start == "supernet",
+        warm_start="indicators.file" not in declared.files and (tuned == "none" or tuned.start == "supernet"),
     )
 
 
@@ -88,10 +91,13 @@ def _indicators(declared: Declared, seeded: dict[str, Any]) -> indicators.Params
     e = declared.experiment
     if e.indicators is None or e.policy is not None:
         return None
+    if e.indicators.file is not None:
+        given = {"method": indicators.GIVEN, "num_bits": e.indicators.num_bits}
+        return indicators.Params(**given, fixed_layers=e.fixed_layers, excluded=_excluded(declared))
     method = {
         "method": e.indicators.method,
         "num_bits": e.indicators.num_bits,
-        "settings": declared.settings.model_dump(),
+        "settings": e.indicators.settings if declared.settings is None else declared.settings.model_dump(),
     }
     return indicators.Params(**seeded, **method, fixed_layers=e.fixed_layers, excluded=_excluded(declared))
 
@@ -104,10 +110,20 @@ def _search(declared: Declared) -> policy.Params:
     """What all searches share; all there is for a given policy."""
     e = declared.experiment
     rules = policy.Params(fixed_layers=e.fixed_layers, groups=e.groups, layers=e.layers)
-    if e.policy is not None or e.indicators is None:
+    if e.policy is not None or e.num_bits is None:
         return rules
-    asked = {"num_bits": e.indicators.num_bits, "time_limit_s": e.allocation.time_limit_s}
-    return rules.model_copy(update={"alpha": e.allocation.alpha, **asked})
+    asked = {"num_bits": e.num_bits, "time_limit_s": e.allocation.time_limit_s}
+    weighed = {"alpha": e.allocation.alpha} if e.indicators else {}
+    return rules.model_copy(update=asked | weighed)
+
+
+def _direct(declared: Declared, seeded: dict[str, Any], search: policy.Params) -> searched_policy.Params | None:
+    """A search without indicators, its budget still open."""
+    e = declared.experiment
+    if e.search is None or e.policy is not None:
+        return None
+    asked = {"method": e.search.method, "settings": declared.settings.model_dump()}
+    return searched_policy.Params(**seeded, **asked, search=search)
 
 
 def _policies(declared: Declared, search: policy.Params) -> dict[str, policy.Params]:
@@ -135,7 +151,7 @@ def _references(declared: Declared) -> dict[str, baseline.Params]:
 def baselines(declared: Declared, search: policy.Params) -> dict[str, baseline.Params]:
     """Baselines of one search. Those that read no indicators are told the candidates only: nothing else matters."""
     e = declared.experiment
-    candidates = e.indicators.num_bits if e.indicators else tuple(range(MIN_BITS, MAX_BITS + 1))
+    candidates = e.num_bits or tuple(range(MIN_BITS, MAX_BITS + 1))
     plain = policy.Params(num_bits=candidates, fixed_layers=e.fixed_layers, layers=e.layers)
     return {
         name: baseline.Params(method=name, search=search if baseline.reads_indicators(name) else plain)

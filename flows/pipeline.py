@@ -93,7 +93,9 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
     float_model = stage("float_model", p.float_model, **data, checkpoint=stage.file("model.checkpoint"))
     data |= {"proxy": proxy["proxy.json"], "layers": layers["layers.json"]}
     data |= {"float_model": float_model["float_model.safetensors"]}
-    indicators = stage("indicators", p.indicators, **data) if p.indicators else None
+    table = stage.file("indicators.file")
+    judged = {"layers": data["layers"], "file": table} if table else data
+    indicators = stage("indicators", p.indicators, **judged) if p.indicators else None
     harm = {"indicators": indicators["indicators.json"]} if indicators else {}
     supernet = {"supernet": indicators["supernet.safetensors"]} if indicators and p.warm_start else {}
 
@@ -139,6 +141,9 @@ class _Cells:
     tables: dict[str, Outputs]
 
     def policy(self, tag: str, params: search_stage.Params) -> Outputs:
+        if self.p.direct is not None:
+            direct = self.p.direct.model_copy(update={"search": params})
+            return self.stage("searched_policy", direct, tag, **self.data)
         given = {"layers": self.data["layers"], "file": self.stage.file("policy"), **self.searched(params)}
         return self.stage("policy", params, tag, **given)
 

@@ -1,73 +1,32 @@
 """What a user declares in `experiments/*.yaml`; the shape only, no meaning."""
 
-import math
-import re
 from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveFloat, Tag, model_validator
 
+from mixbit.checked_values import as_bits, as_file, as_method, as_name, as_reference, finite, in_one_spelling
 from mixbit.config import Settings
-from mixbit.errors import MisuseError
 from mixbit.latency import SIMULATED, cost_name
 from mixbit.limits import LimitsByCost
-from mixbit.load import check_reference
-from mixbit.policy import MAX_BITS, MIN_BITS, is_num_bits
-
-LONGEST_NAME = 60
-NAME_WORDS = "letters, digits, dots, dashes and underscores, a letter or digit first"
-
-
-def _bits(value: Any) -> Any:
-    if not is_num_bits(value):
-        raise ValueError(f"expected {MIN_BITS} to {MAX_BITS}, or float")
-    return value
-
-
-def _reference(value: str) -> str:
-    try:
-        check_reference(value)
-    except MisuseError as error:
-        hint = "A function resnet in my_model.py is my_model:resnet"
-        raise ValueError(f"expected {error.expected}. {hint}") from None
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value) or len(value) > LONGEST_NAME:
-        raise ValueError(f"expected a name: {NAME_WORDS}, at most {LONGEST_NAME}")
-    return value
+from mixbit.policy import MAX_BITS, MIN_BITS, NumBits
 
 
 def _device(value: str) -> str:
     if value.startswith(SIMULATED):
         hint = f"Its times are in every report, and a budget may limit them: {cost_name(value)}"
         raise ValueError(f"expected a device: a simulated model is none. {hint}")
-    return _name(value)
+    return as_name(value)
 
 
-def _file(value: str) -> str:
-    if not value.strip():
-        raise ValueError("expected the path of a file")
-    return value
-
-
-def _finite(value: dict[str, Any]) -> dict[str, Any]:
-    todo: list[Any] = [value]
-    while todo:
-        item = todo.pop()
-        todo += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-        if isinstance(item, float) and not math.isfinite(item):
-            raise ValueError("expected finite numbers")
-    return value
-
-
-Reference = Annotated[str, AfterValidator(_reference)]
-Name = Annotated[str, AfterValidator(_name)]
+Reference = Annotated[str, AfterValidator(as_reference)]
+Name = Annotated[str, AfterValidator(as_name)]
 Device = Annotated[str, AfterValidator(_device)]
-File = Annotated[str, AfterValidator(_file)]
-Arguments = Annotated[dict[str, Any], AfterValidator(_finite)]
-Bits = Annotated[int | Literal["float"], BeforeValidator(_bits)]
+Method = Annotated[str, AfterValidator(as_method)]  # a file of ours, or module:callable of the user's
+File = Annotated[str, AfterValidator(as_file)]
+Arguments = Annotated[dict[str, Any], AfterValidator(finite)]
+Bits = Annotated[int | Literal["float"], BeforeValidator(as_bits)]
+Candidates = Annotated[tuple[Bits, ...], AfterValidator(in_one_spelling)]
 WholeBits = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
@@ -110,6 +69,11 @@ class Task(Settings):
     )
 
 
+def is_reference(method: str) -> bool:
+    """Whether an indicator method is a user's `module:callable`, not one of our files."""
+    return ":" in method
+
+
 def user_modules(factory: str, task: Literal["classification"] | Task) -> tuple[str, ...]:
     """Modules of a model's factory and of a user's loss and metric."""
     references = [factory] if task == "classification" else [factory, task.loss, task.metric]
@@ -145,21 +109,26 @@ class Proxy(Settings):
 
 
 class Indicators(Settings):
-    """Which method, over which candidate num_bits; `settings` belong to the method's own file."""
+    """Which method, over which candidate num_bits; `settings` belong to the method's own file. Or a table in a file."""
 
-    method: Name = "limpq"
-    num_bits: tuple[Bits, ...] = Field(min_length=1, description="a list of 2 to 8, or float")
+    method: Method = "limpq"
+    file: File | None = None
+    num_bits: Candidates = Field(min_length=1, description="a list of 2 to 8, or float")
     settings: Arguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _in_one_spelling(self) -> "Indicators":
-        if len(set(self.num_bits)) != len(self.num_bits):
-            raise ValueError("expected each of num_bits once")
-        if self.num_bits == ("float",):
-            raise ValueError("expected at least one of num_bits from 2 to 8")
-        ordered = tuple(sorted(self.num_bits, key=lambda bits: math.inf if bits == "float" else bits))
-        object.__setattr__(self, "num_bits", ordered)
+    def _computed_or_given(self) -> "Indicators":
+        if self.file is not None and self.model_fields_set & {"method", "settings"}:
+            raise ValueError("expected either file (a table) or method and settings, not both")
         return self
+
+
+class DirectSearch(Settings):
+    """A search that measures policies themselves instead of indicators; `settings` belong to the method's own file."""
+
+    method: Name = Field(description="a file in policies/searches")
+    num_bits: Candidates = Field(min_length=1, description="a list of 2 to 8, or float")
+    settings: Arguments = Field(default_factory=dict)
 
 
 class Allocation(Settings):
@@ -261,6 +230,7 @@ class Experiment(Settings):
         default=Proxy(fraction=0.5), description="a name from dvc.yaml, or a mapping with fraction"
     )
     indicators: Indicators | None = None
+    search: DirectSearch | None = None
     allocation: Allocation = Allocation()
     fixed_layers: Literal["limpq", "none"] = "limpq"
     groups: Groups = ()
@@ -274,9 +244,17 @@ class Experiment(Settings):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     threads: int = Field(default=1, ge=1, le=MOST_THREADS)
 
+    @property
+    def num_bits(self) -> tuple[NumBits, ...] | None:
+        """The candidates; None for a given policy."""
+        asked = self.indicators or self.search
+        return None if asked is None else asked.num_bits
+
     @model_validator(mode="after")
     def _policy_or_search(self) -> "Experiment":
-        if self.policy is None and (self.indicators is None or not self.budgets):
+        if self.indicators is not None and self.search is not None:
+            raise ValueError("expected either indicators or search, not both")
+        if self.policy is None and ((self.indicators or self.search) is None or not self.budgets):
             raise ValueError("expected indicators and budgets (a search), or policy (a file)")
         if self.policy is not None and self.budgets:
             raise ValueError("expected either policy (a file) or budgets, not both")

@@ -29,6 +29,39 @@ def share_activations(table: Table, shared: Sequence[Sequence[str]]) -> dict[str
     }
 
 
+def read_together(layer: str, shared: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The layers that share activation num_bits with `layer`, itself among them.
+
+    Args:
+        layer: its name.
+        shared: groups of layers that read one tensor, from layers.json.
+    """
+    return tuple(next((group for group in shared if layer in group), (layer,)))
+
+
+def completed(table: Table, shared: Sequence[Sequence[str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """A table over whole num_bits with `float` = 0 added and activations shared.
+
+    Args:
+        table: every reader carries the whole harm of what it reads.
+        shared: groups of layers that read one tensor, from layers.json.
+    """
+    with_float = {name: {kind: {**row, "float": 0.0} for kind, row in kinds.items()} for name, kinds in table.items()}
+    return share_activations(with_float, shared)
+
+
+def measured(table: Table, shared: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What a method that learns nothing returns, but for `cost`: `layers`, `raw`, `repairs`, `step_movement`.
+
+    Args:
+        table: as `completed`; harm may be negative or rise with num_bits, which `monotone` repairs.
+        shared: as `completed`.
+    """
+    raw = completed(table, shared)
+    harm, repairs = monotone(raw)
+    return {"layers": harm, "raw": raw, "repairs": repairs, "step_movement": {}}
+
+
 def monotone(table: Table) -> tuple[dict[str, dict[str, dict[str, float]]], list[dict[str, Any]]]:
     """Harm that never rises with num_bits, and what was changed to get there.
 

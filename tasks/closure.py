@@ -25,7 +25,7 @@ PACKAGES = ("mixbit", "policies", "tasks", "flows")
 PLUMBING = frozenset(
     f"{package}.{name}"
     for package, names in {
-        "mixbit": "config errors experiment faults http load marked_yaml place telemetry"
+        "mixbit": "checked_values config errors experiment faults http load marked_yaml place telemetry"
         " devices.known devices.remote devices.server",
         "tasks": "closure data installed memo place reason record stage stage_server store tracking",
     }.items()

@@ -23,8 +23,9 @@ class Params(Settings):
     """The model and how it is fine-tuned under the policy.
 
     `finetune: none` calibrates, and re-estimates BatchNorm on the proxy unless every layer is float. Training starts
-    from the super-net when that is an input and `finetune.start` does not say float, otherwise from the float model.
-    Last, scales and biases are settled on 16-bit numbers, which is how the deployed file holds them.
+    from the super-net when that is an input with tensors and `finetune.start` does not say float, otherwise from the
+    float model. Last, scales and biases are settled on 16-bit numbers, which is how the deployed
+    file holds them.
     """
 
     factory: Reference
@@ -94,9 +95,10 @@ def _quantized(work: Work, params: Params, model: "nn.Module", proxy: "Pictures"
     calibration = calibration_pictures(proxy, params.calibration_pictures, params.seed)
     per_channel = params.finetune == "none" or params.finetune.per_channel
     from_float = params.finetune != "none" and params.finetune.start == "float"
-    if "supernet" not in work.inputs or from_float:
+    warm = "supernet" in work.inputs and not from_float
+    supernet = load_file(work.inputs["supernet"], device=params.device) if warm else {}
+    if not supernet:
         return build_quantized(model, layers, policy, calibration, per_channel)
-    supernet = load_file(work.inputs["supernet"], device=params.device)
     start = copy.deepcopy(model)
     # Modules that forward never runs are in no super-net; they stay as they are.
     start.load_state_dict({**start.state_dict(), **plain_weights(supernet, layers["batchnorms"], policy)})

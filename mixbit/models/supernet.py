@@ -41,11 +41,7 @@ def build_supernet(
     """
     graph = trace(model, layers["input_shape"])
     candidates = [bits for bits in num_bits if bits != "float"]
-    reads: dict[str, list[str]] = {}
-    readers: dict[fx.Node, dict[fx.Node, None]] = {}
-    for name, _, node in layer_calls(graph):
-        reads.setdefault(name, []).append(node.all_input_nodes[0].name)
-        readers.setdefault(node.all_input_nodes[0], {})[node] = None
+    reads, readers = tensors_read(graph)
     made: dict[fx.Node, nn.Module] = {}
 
     def make(node: fx.Node, value: Tensor) -> None:
@@ -65,6 +61,16 @@ def build_supernet(
     # Names, not modules: a copy of the super-net must switch its own.
     graph.meta.update(reads=reads, batchnorms=ties, candidates=candidates)
     return graph
+
+
+def tensors_read(graph: fx.GraphModule) -> tuple[dict[str, list[str]], dict[fx.Node, dict[fx.Node, None]]]:
+    """(layer -> names of the tensors that its calls read, tensor -> the calls that read it); in execution order."""
+    reads: dict[str, list[str]] = {}
+    readers: dict[fx.Node, dict[fx.Node, None]] = {}
+    for name, _, node in layer_calls(graph):
+        reads.setdefault(name, []).append(node.all_input_nodes[0].name)
+        readers.setdefault(node.all_input_nodes[0], {})[node] = None
+    return reads, readers
 
 
 def initial_weight_scale(weight: Tensor, num_bits: int) -> Tensor:

@@ -19,7 +19,9 @@ A file holds two names; nothing in it imports torch at module level:
   It returns (indicators, tensors). indicators: `layers` (layer -> {weight, activation} -> num_bits as text, and
   always `float` = 0.0 -> harm; finite, not negative, never rising with num_bits; activations as
   `mixbit.indicators.share_activations` leaves them), `raw` (the same before repair), `repairs`, `cost`
-  ({forward_passes, backward_passes, samples}), and `step_movement` ({} where nothing is learned). Where harm is
-  learned, `initial` is that table as it was before, for the baseline statistics_init_only.
+  ({forward_passes, backward_passes, samples}: pictures that went forward, each time anew; calibration is not counted),
+  and `step_movement` ({} where nothing is learned). `mixbit.indicators.measured` makes all but `cost` of a plain table.
+  Where harm is learned, `initial` is that table as it was before, for the baseline statistics_init_only, and the file
+  says `INITIAL = True`. What else a method found may stand beside them, as JSON.
   tensors: a super-net's state_dict to start fine-tuning from, or {}.
 """

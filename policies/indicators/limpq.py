@@ -27,7 +27,7 @@ from pydantic import Field
 
 from mixbit import config
 from mixbit.entries import run_names
-from mixbit.indicators import KINDS, monotone, share_activations
+from mixbit.indicators import KINDS, completed, monotone
 from mixbit.policy import Entry, NumBits
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from mixbit.training.batches import Pictures
     from mixbit.training.task import LearningTask
+
+
+INITIAL = True
 
 
 class Settings(config.Settings):
@@ -181,9 +184,9 @@ def _step_sizes(supernet: "fx.GraphModule", searched: Sequence[str], num_bits: S
 
 
 def _indicators(layers: Mapping[str, Any], first: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, Any]:
-    raw = _shared(layers, learned)
+    raw = completed(learned, layers["shared_activations"])
     harm, repairs = monotone(raw)
-    initial, _ = monotone(_shared(layers, first))
+    initial, _ = monotone(completed(first, layers["shared_activations"]))
     return {
         "layers": harm,
         "raw": raw,
@@ -191,11 +194,6 @@ def _indicators(layers: Mapping[str, Any], first: Mapping[str, Any], learned: Ma
         "initial": initial,
         "step_movement": _movement(first, learned),
     }
-
-
-def _shared(layers: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
-    with_float = {name: {kind: {**row, "float": 0.0} for kind, row in kinds.items()} for name, kinds in sizes.items()}
-    return share_activations(with_float, layers["shared_activations"])
 
 
 def _movement(first: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, float]:

@@ -29,6 +29,9 @@ REFUSED_BY_PLAN = {
     "a seed too large": ("finetune:", "seed: 1000000000000000000000\nfinetune:", "seed"),
     "unknown device": ("finetune:", "devices: [pi5]\nfinetune:", "devices[0]"),
     "missing module": ("tinynet:net", "tinnynet:net", "model.factory"),
+    "a method without a module": ("indicators:\n", "indicators:\n  method: nomethod:harm\n", "indicators.method"),
+    "a method that is no reference": ("indicators:\n", "indicators:\n  method: 'a b:harm'\n", "indicators.method"),
+    "a missing table": ("  settings: {epochs: 1, batch_size: 16}\n", "  file: table.json\n", "indicators.file"),
     "unknown method": ("indicators:\n", "indicators:\n  method: limqp\n", "indicators.method"),
 }
 
@@ -162,6 +165,11 @@ MISFITS = {
         "{peak_activation_bytes: 3 B}",
         "budgets.w4a4.peak_activation_bytes: no policy fits, expected at least",
     ),
+    "a table of another network": (
+        "indicators:\n",
+        "indicators:\n  file: table.json\n",
+        "indicators.file: table.json: 3: weight: no harm of 4 bits",
+    ),
     "a size no policy has": ("{bitops: w4a4}", "{size_bits: 900x}", "budgets.w4a4.size_bits: no policy fits"),
 }
 
@@ -169,6 +177,10 @@ MISFITS = {
 @pytest.mark.parametrize("fault", MISFITS)
 def test_what_the_network_does_not_have_is_refused_with_its_line_before_any_training(tiny, fault):
     old, new, words = MISFITS[fault]
+    tiny.edit("  settings: {epochs: 1, batch_size: 16}\n" if "file:" in new else "", "")
+    row, short = {"2": 0.5, "4": 0.25, "8": 0}, {"2": 0.5, "8": 0}
+    table = {"3": {"weight": short, "activation": row}, "6": {"weight": row, "activation": row}}
+    (tiny.folder / "table.json").write_text(json.dumps(table))
     tiny.edit(old, new)
     done = tiny.mixbit("run", tiny.file)
     assert len(refused(done, 2, "tiny.yaml:", words)) == 1

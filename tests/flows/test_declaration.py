@@ -129,3 +129,71 @@ print(sorted({"torch", "prefect", "mlflow", "dvc", "numpy", "onnx"} & set(sys.mo
     root = declaration.__file__.rsplit("/flows/", 1)[0]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]"]
+
+
+def with_indicators(text):
+    return GOOD.replace("indicators: {method: fake, num_bits: [2, 8], settings: {epochs: 3}}", f"indicators: {text}")
+
+
+def test_a_method_of_the_users_is_found_and_not_imported(project):
+    declared = declare(project, with_indicators("{method: mine:harm, num_bits: [2, 8], settings: {any: 1}}"))
+    assert declared.settings is None
+    assert declared.experiment.indicators.settings == {"any": 1}
+
+
+def test_a_method_of_a_module_that_is_not_there_is_told(project):
+    [told] = refusal(project, with_indicators("{method: yours:harm, num_bits: [2, 8]}"))
+    assert told.startswith("mine.yaml:4: indicators.method: no such module")
+
+
+def test_a_table_is_a_file_beside_the_experiment(project):
+    (project / "experiments" / "table.json").write_text("never read here")
+    declared = declare(project, with_indicators("{file: table.json, num_bits: [2, 8]}"))
+    assert declared.files["indicators.file"] == project / "experiments" / "table.json"
+
+
+def test_a_table_and_a_method_are_not_for_one_search(project):
+    (project / "table.json").touch()
+    [told] = refusal(project, with_indicators("{file: table.json, method: fake, num_bits: [2, 8]}"))
+    assert told == "mine.yaml:4: indicators: expected either file (a table) or method and settings, not both"
+
+
+def test_a_baseline_of_untrained_indicators_needs_some_that_are_trained(project):
+    (project / "table.json").touch()
+    for given in ("{file: table.json, num_bits: [2, 8]}", "{method: fake, num_bits: [2, 8]}"):
+        [told] = refusal(project, with_indicators(given) + "baselines: [statistics_init_only]\n")
+        assert told.startswith("mine.yaml:7: baselines[0]: reads untrained indicators, and these learn nothing")
+
+
+def with_search(text):
+    return GOOD.replace("indicators: {method: fake, num_bits: [2, 8], settings: {epochs: 3}}", f"search: {text}")
+
+
+def test_a_direct_search_stands_instead_of_indicators(project):
+    declared = declare(project, with_search("{method: evolution, num_bits: [8, 2], settings: {population: 9}}"))
+    assert (declared.settings.population, declared.experiment.num_bits) == (9, (2, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{method: evolutoin, num_bits: [2]}", "mine.yaml:4: search.method: unknown method, expected evolution, got"),
+        ("{num_bits: [2]}", "mine.yaml:4: search.method: missing, expected a file in policies/searches"),
+        ("{method: evolution, num_bits: [2], settings: {size: 1}}", "mine.yaml:4: search.settings.size: unknown key"),
+        ("{method: evolution, num_bits: [2]}\nindicators: {num_bits: [2]}", "mine.yaml:1: expected either indicators"),
+        (
+            "{method: evolution, num_bits: [2]}\nbaselines: [reversed]",
+            "mine.yaml:5: baselines[0]: reads indicators, which",
+        ),
+    ],
+)
+def test_a_direct_search_that_cannot_be_is_told_in_one_line(project, text, line, monkeypatch):
+    monkeypatch.setattr(declaration, "METHODS", "policies.indicators")
+    [told] = refusal(project, with_search(text))
+    assert told.startswith(line)
+
+
+def test_a_direct_search_keeps_no_latency(project):
+    text = with_search("{method: evolution, num_bits: [2]}").replace("bitops: w4a4", '"latency[local]": 1 ms')
+    [told] = refusal(project, text)
+    assert "no limit of a direct search" in told

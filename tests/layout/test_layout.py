@@ -16,7 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("mixbit", "policies", "tasks", "flows")
 STAGES = (
     *("dataset", "proxy", "layers", "float_model", "indicators"),
-    *("latency_table", "policy", "measured_policy", "baseline", "finetuned_model", "deployable", "profile"),
+    *(
+        "latency_table",
+        "policy",
+        "searched_policy",
+        "measured_policy",
+        "baseline",
+        "finetuned_model",
+        "deployable",
+        "profile",
+    ),
 )
 EFFECTS = ("registration", "experiment_run", "report")
 HEAVY = {"torch", "mlflow", "prefect", "dvc", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "matplotlib", "sklearn"}

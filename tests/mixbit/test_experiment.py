@@ -159,8 +159,8 @@ def test_a_latency_without_a_unit_or_a_reference_is_refused(refusal, limit):
         ("data: digits", "data: {npz: a, folder: b}", "4: data: expected exactly one of npz, folder and callable"),
         ("data: digits", "data: 3", "4: data: expected a name from dvc.yaml, or a mapping with npz, folder"),
         ("[8, 2, float, 4]", "[]", "5: indicators.num_bits: expected at least 1 entry, got []"),
-        ("[8, 2, float, 4]", "[float]", "5: indicators: expected at least one of num_bits from 2 to 8"),
-        ("[8, 2, float, 4]", "[4, 4]", "5: indicators: expected each of num_bits once"),
+        ("[8, 2, float, 4]", "[float]", "5: indicators.num_bits: expected at least one of num_bits from 2 to 8"),
+        ("[8, 2, float, 4]", "[4, 4]", "5: indicators.num_bits: expected each of num_bits once"),
         ("name: small", "name: a b", "2: name: expected a name: letters, digits"),
     ],
 )  # fmt: skip
