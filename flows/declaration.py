@@ -34,7 +34,8 @@ class Declared:
         settings: the indicator method's own settings, with its defaults filled in; None without indicators.
         marks: where the file says what.
         files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`, `policy`).
-        group: under which name its models and figures are kept where it is a cell of a sweep; else its own.
+        sweep: the sweep's file, of a cell of a sweep.
+        group: the sweep's name, under which the models and figures of its cells are kept.
         cell: what the sweep calls it.
     """
 
@@ -45,7 +46,8 @@ class Declared:
     marks: Marks
     settings: Any = None
     files: dict[str, Path] = field(default_factory=dict)
-    group: str | None = None
+    sweep: Path | None = None
+    group: str = ""
     cell: str = ""
 
     @property

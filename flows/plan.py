@@ -158,7 +158,8 @@ class Planner:
     def _first_look(self, identity: Record) -> Record:
         """A network nobody has looked at yet: its layers need torch, so a child process runs that one stage."""
         self.notes.append(f"first look at {self.declared.experiment.model.factory}: ran `layers` in a child process")
-        command = [sys.executable, "-m", "flows.first_look", str(self.declared.path)]
+        file = self.declared.sweep or self.declared.path
+        command = [sys.executable, "-m", "flows.first_look", str(file), self.declared.cell]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=_child_environment())
         if ran.returncode:
             lines = [line.removeprefix("error: ") for line in ran.stderr.splitlines() if line.startswith("error: ")]
@@ -183,9 +184,9 @@ def _child_environment() -> dict[str, str]:
     }
 
 
-def plan(declared: Declared, context: Context) -> Planner:
+def plan(declared: Declared, context: Context, *, look: bool = True) -> Planner:
     """Every cell's state and reason, in the order of a run."""
-    planner = Planner(declared, context)
+    planner = Planner(declared, context, look=look)
     planner.notes += _announced(declared)
     pipeline(declared, planner)
     return planner

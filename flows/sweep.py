@@ -88,8 +88,8 @@ class Cells:
 
     def _unchanged(self) -> dict[str, Result]:
         """Cells whose every stage is found, here and on the server, with what they came to."""
-        context = Context(self.store, self.declared.sweep.name, (), self.url)
-        plans = plan_sweep(self.declared, context).planners
+        context = Context(self.store, self.declared.sweep.name, (), None)
+        plans = plan_sweep(self.declared, context, look=False).planners
         found = {cell.name: read_result(self._folder(one.experiment.name)) for cell, one in self.declared.cells}
         same = {
             name: result

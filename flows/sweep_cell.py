@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from flows.rows import policy_rows
 from flows.screen import Screen
-from flows.sweep_declaration import read_sweep
+from flows.sweep_declaration import read_cell
 from flows.sweep_result import EVENTS, Result, identity_of, write_result
 from mixbit.devices.parent import end_with_parent
 from mixbit.errors import MixbitError
@@ -75,7 +75,7 @@ def main(file: str, cell: str, folder: str, parent: str) -> int:
     """Run one cell; what it comes to is written down, whatever that is."""
     end_with_parent()
     place = Path(folder)
-    declared = read_sweep(Path(file), ROOT).experiment(cell)
+    declared = read_cell(Path(file), cell, ROOT)
     from prefect import flow, tags
 
     from flows.experiment import carried_out, leave_the_terminal_alone, opened

@@ -17,8 +17,8 @@ from prefect.states import Completed, Failed
 
 from flows.screen import Screen
 from flows.server_process import last_line
-from flows.sweep_cell import FAILED, LOST
-from flows.sweep_result import EVENTS, LOG, RESULT, Result, read_result
+from flows.sweep_cell import LOST
+from flows.sweep_result import EVENTS, FAULT, LOG, RESULT, Result, read_result
 from mixbit.errors import MixbitError
 
 LOOK_S = 0.25
@@ -65,7 +65,7 @@ def run_cell(name: str, order: Order) -> State[None]:
         CellLost: worth another try.
     """
     order.folder.mkdir(parents=True, exist_ok=True)
-    for left in (RESULT, EVENTS):
+    for left in (RESULT, EVENTS, FAULT):
         (order.folder / left).unlink(missing_ok=True)
     with (
         (order.folder / LOG).open("w") as log,
@@ -76,20 +76,32 @@ def run_cell(name: str, order: Order) -> State[None]:
         except BaseException:
             process.kill()
             raise
+    if code == 0:
+        return Completed(message="done")
+    fault = _fault(order.folder, code)
+    (order.folder / FAULT).write_text(fault)
     if code in KINDS or code < 0:
-        raise CellLost(name, KINDS.get(code, f"ended by signal {-code}"))
-    return Completed(message="done") if code == 0 else Failed(message=fault_of(order.folder, code))
+        raise CellLost(name, fault)
+    return Failed(message=fault)
 
 
-def fault_of(folder: Path, code: int = FAILED) -> str:
-    """Why a cell failed, in one line."""
+def _fault(folder: Path, code: int) -> str:
+    """Why a cell's process ended with this code, in one line."""
     result = read_result(folder)
     if result is not None and result.faults:
         return result.faults[0]
-    log = folder / LOG
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    lines = (folder / LOG).read_text(errors="replace").splitlines()
     said = [line for line in lines if line.startswith("error: ")]
-    return said[0].removeprefix("error: ") if said else f"ended with code {code}: {last_line(log)}"
+    if said:
+        return said[0].removeprefix("error: ")
+    kind = KINDS.get(code) or (f"ended by signal {-code}" if code < 0 else f"ended with code {code}")
+    return f"{kind}; {last_line(folder / LOG)}" if lines else kind
+
+
+def fault_of(folder: Path) -> str:
+    """Why the cell of this folder failed."""
+    fault = folder / FAULT
+    return fault.read_text() if fault.is_file() else "it was not run to the end"
 
 
 @dataclass

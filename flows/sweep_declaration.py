@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flows.declaration import Declared, check_experiment
+from flows.declaration import Declared, check_experiment, read_experiment
 from mixbit.config import in_order, validate
 from mixbit.errors import ConfigError, MisuseError, MixbitError
 from mixbit.marked_yaml import Location, Marks, read_marked
@@ -58,11 +58,22 @@ class _Laid(Marks):
 
 @dataclass(frozen=True)
 class _Base:
-    """The base experiment, read only."""
+    """The base experiment as its file says it, and the sweep's file."""
 
     data: dict[str, Any]
     marks: Marks
     path: Path
+    sweep: Path
+
+
+def read_cell(path: Path, cell: str, root: Path) -> Declared:
+    """An experiment's file, or one cell of a sweep's.
+
+    Raises:
+        ConfigError: every fault of the file at once, with lines.
+        MisuseError: no such cell.
+    """
+    return read_sweep(path, root).experiment(cell) if cell else read_experiment(path, root)
 
 
 def is_sweep(path: Path) -> bool:
@@ -127,7 +138,7 @@ def _base(sweep: Sweep, path: Path, marks: Marks, root: Path) -> _Base:
         faults.append(marks.fault(("base",), expected=what, got=sweep.base))
     if faults:
         raise ConfigError(in_order(faults))
-    return _Base(data, of_base, found)
+    return _Base(data, of_base, found, path)
 
 
 def _exclusions(sweep: Sweep, marks: Marks) -> Iterator[MixbitError]:
@@ -164,7 +175,12 @@ def _cell(sweep: Sweep, cell: Cell, base: _Base, marks: Marks, root: Path) -> De
             (*place, *at[len(there) :]): text for at, text in marks.written.items() if at[: len(there)] == there
         }
     laid = _Laid(of_base.file, of_base.lines, written, over=marks, moved=moved)
-    return replace(check_experiment(base.path, {**whole, "name": name}, laid, root), group=sweep.name, cell=cell.name)
+    return replace(
+        check_experiment(base.path, {**whole, "name": name}, laid, root),
+        sweep=base.sweep,
+        group=sweep.name,
+        cell=cell.name,
+    )
 
 
 def _moved(sweep: Sweep, cell: Cell, axis: str) -> Iterator[tuple[Location, Location]]:

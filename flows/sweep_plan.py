@@ -9,6 +9,7 @@ import click
 
 from flows.plan import Planner, plan
 from flows.sweep_declaration import DeclaredSweep
+from mixbit.errors import MixbitError
 from tasks.stage import Context
 
 STATES = ("will run", "may run", "pending", "on server", "cached")
@@ -22,9 +23,11 @@ class SweepPlan:
 
     Attributes:
         planners: cell -> its plan.
+        faults: cell -> why it has none.
     """
 
     planners: Mapping[str, Planner]
+    faults: Mapping[str, MixbitError]
 
     @property
     def named(self) -> int:
@@ -40,20 +43,23 @@ class SweepPlan:
         return found
 
 
-def plan_sweep(declared: DeclaredSweep, context: Context) -> SweepPlan:
-    """Every cell's plan; code and answers of the server are read once for all."""
-    return SweepPlan(
-        {
-            cell.name: plan(one, replace(context, experiment=one.experiment.name, search_path=one.search_path))
-            for cell, one in declared.cells
-        }
-    )
+def plan_sweep(declared: DeclaredSweep, context: Context, *, look: bool = True) -> SweepPlan:
+    """Every cell's plan; code is read once for all. Without `look` no network is looked at that nobody knows yet."""
+    planners: dict[str, Planner] = {}
+    faults: dict[str, MixbitError] = {}
+    for cell, one in declared.cells:
+        own = replace(context, experiment=one.experiment.name, search_path=one.search_path)
+        try:
+            planners[cell.name] = plan(one, own, look=look)
+        except MixbitError as error:
+            faults[cell.name] = error
+    return SweepPlan(planners, faults)
 
 
 def show(planned: SweepPlan) -> None:
     """A line per cell, then what they share."""
     states = [state for state in STATES if any(row.state == state for p in planned.planners.values() for row in p.rows)]
-    width = max(len(cell) for cell in planned.planners)
+    width = max((len(cell) for cell in planned.planners), default=0)
     click.echo(f"{'cell':<{width}}" + "".join(f"  {state:>9}" for state in states))
     for cell, planner in list(planned.planners.items())[:MOST_LINES]:
         counts = Counter[str](row.state for row in planner.rows)
@@ -64,6 +70,8 @@ def show(planned: SweepPlan) -> None:
     shared = {stage: found for stage, found in executions.items() if sum(found.values()) > len(found)}
     for stage, found in shared.items():
         click.echo(f"{stage}: computed {_times(len(found))}, for {sum(found.values())} cells")
+    for cell, fault in planned.faults.items():
+        click.echo(f"{cell}: {fault}")
     for note in dict.fromkeys(note for planner in planned.planners.values() for note in planner.notes):
         click.echo(note)
     total = sum(map(len, executions.values()))
@@ -76,8 +84,10 @@ def _times(count: int) -> str:
 
 def as_json(declared: DeclaredSweep, planned: SweepPlan) -> dict[str, Any]:
     """The plan for machines."""
-    cells = [
-        {
+    cells: list[dict[str, Any]] = [
+        {"cell": cell.name, "values": dict(cell.labels), "fault": str(planned.faults[cell.name])}
+        if cell.name in planned.faults
+        else {
             "cell": cell.name,
             "values": dict(cell.labels),
             "stages": [

@@ -12,7 +12,7 @@ from flows.summary import PolicyRow
 from mixbit.policy import canonical_json
 from tasks.store import write_atomic
 
-EVENTS, RESULT, LOG = "events.jsonl", "result.json", "log"
+EVENTS, RESULT, FAULT, LOG = "events.jsonl", "result.json", "fault", "log"
 State = Literal["done", "partial", "failed"]
 
 
