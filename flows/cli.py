@@ -122,13 +122,14 @@ def _add_commands() -> None:
     from flows.cache import cache_command
     from flows.devices import devices_command
     from flows.garbage import gc_command
-    from flows.servers import down, status, up
+    from flows.schedule import schedule_command, schedules_command
     from flows.solve import solve
     from flows.trace import diff, trace
+    from flows.up import down, status, up
     from flows.verify import verify_command
 
     inspecting = (solve, trace, diff, verify_command, adopt_command, cache_command, gc_command)
-    for command in (*inspecting, devices_command, up, down, status):
+    for command in (*inspecting, devices_command, schedule_command, schedules_command, up, down, status):
         cli.add_command(command)
 
 
