@@ -53,7 +53,8 @@ class _Laid(Marks):
             place = self.moved.get(location[:length])
             if place is not None:
                 return self.over.fault((*place, *location[length:]), what, **words)
-        return super().fault(location, what, **words)
+        inside = next((at for place, at in self.moved.items() if place[: len(location)] == location), None)
+        return self.over.fault(inside, what, **words) if inside else super().fault(location, what, **words)
 
 
 @dataclass(frozen=True)
