@@ -26,15 +26,14 @@ def ensure_worker(servers: Servers) -> int:
         folder, log = servers.state / "worker", servers.state / "logs" / "worker.log"
         folder.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(exist_ok=True)
-        process = start(
-            [sys.executable, "-m", "flows.worker_process", pool_of(servers.state)],
-            _environment(servers),
-            uuid.uuid4().hex,
-            folder,
-            log,
-        )
+        process = start(program(servers.state), _environment(servers), uuid.uuid4().hex, folder, log)
         write_atomic(servers.state / MEMORY, json.dumps(asdict(process)).encode())
         return process.pid
+
+
+def program(state: Path) -> list[str]:
+    """The worker's command line."""
+    return [sys.executable, "-m", "flows.worker_process", pool_of(state)]
 
 
 def _environment(servers: Servers) -> dict[str, str]:

@@ -18,10 +18,13 @@ STAGES = (
     *("dataset", "proxy", "layers", "float_model", "indicators"),
     *("latency_table", "policy", "measured_policy", "baseline", "finetuned_model", "deployable", "profile"),
 )
-EFFECTS = ("registration", "experiment_run", "report")
+EFFECTS = ("registration", "experiment_run", "report", "sweep_run", "sweep_report")
 HEAVY = {"torch", "mlflow", "prefect", "dvc", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "matplotlib", "sklearn"}
 # The flow itself: Prefect decorates it while it is imported, which only `mixbit run` does.
-BEHIND_A_RUN = {"flows.effects", "flows.experiment", "flows.session", "mixbit.devices.serve"}
+BEHIND_A_RUN = {
+    *("flows.effects", "flows.experiment", "flows.session", "flows.sweep", "flows.sweep_cells", "flows.schedules"),
+    *("flows.worker_process", "mixbit.devices.serve"),
+}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "factory", "registry"}
 TORCH_FREE = (
     *("mixbit/*.py", "mixbit/data/*.py", "mixbit/devices/*.py", "policies/*.py", "policies/*/*.py"),
