@@ -122,6 +122,7 @@ def _add_commands() -> None:
     from flows.cache import cache_command
     from flows.devices import devices_command
     from flows.garbage import gc_command
+    from flows.promote import history, promote, rollback
     from flows.schedule import schedule_command, schedules_command
     from flows.solve import solve
     from flows.trace import diff, trace
@@ -129,7 +130,9 @@ def _add_commands() -> None:
     from flows.verify import verify_command
 
     inspecting = (solve, trace, diff, verify_command, adopt_command, cache_command, gc_command)
-    for command in (*inspecting, devices_command, schedule_command, schedules_command, up, down, status):
+    for command in (*inspecting, promote, rollback, history, devices_command, schedule_command, schedules_command):
+        cli.add_command(command)
+    for command in (up, down, status):
         cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 
 from flows.plan import Planner
@@ -45,11 +46,15 @@ def sweep(file: str) -> None:
             rows = Cells(declared, store, url, run_id, screen).rows()
         values = {cell.name: dict(cell.labels) for cell, _ in declared.cells}
         night = Night(declared.sweep.name, run_id, began_s, round(time.time() - began_s, 1), values, rows)
-        report = close(night, declared, url)
-    screen.say(f"report: {report}")
+        closed = close(night, declared, url)
+    for line in (*closed.promoted, f"report: {closed.page}"):
+        screen.say(line)
     failed = [f"{name}: {row.fault}" for name, row in rows.items() if row.state != "done"]
-    if failed:
-        raise RunError(failed)
+    if closed.broken:
+        resource = {"prefect.resource.id": f"mixbit.sweep.{declared.sweep.name}"}
+        emit_event("mixbit.gate.broken", resource, payload={"gates": list(closed.broken), "report": str(closed.page)})
+    if failed or closed.broken:
+        raise RunError([*failed, *(f"gate: {line}" for line in closed.broken)])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """What a night came to: a record for the next night, aliases of the registry, the page."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from flows.numbers import duration
 from flows.summary import PolicyRow
 from flows.sweep_declaration import DeclaredSweep
+from flows.sweep_gates import broken_gates, promoted
 from flows.sweep_result import Result
 from mixbit.policy import canonical_json
 from tasks import registration as registry
@@ -54,6 +57,11 @@ class Night:
     values: dict[str, dict[str, str]]
     rows: dict[str, CellRow]
 
+    @property
+    def title(self) -> str:
+        """What the history of champions calls it."""
+        return f"night of {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.began_s))}"
+
     def lines(self, runs_page: str = "") -> list[Line]:
         """Every policy of the night."""
         return [
@@ -78,16 +86,29 @@ class Night:
         }
 
 
+@dataclass(frozen=True)
+class Closed:
+    """What there is to say of a night: its page, the gates that do not hold, the champions that moved."""
+
+    page: Path
+    broken: tuple[str, ...]
+    promoted: tuple[str, ...]
+
+
 _NIGHT = TypeAdapter(Night)
 
 
-def close(night: Night, declared: DeclaredSweep, url: str) -> Path:
-    """Compare with the last night, point the candidates, write the page, and say that the night has ended.
+def close(night: Night, declared: DeclaredSweep, url: str) -> "Closed":
+    """Compare with the last good night, point the candidates, write the page, and say that the night has ended.
 
     Raises:
         TrackingUnavailable: no answer; the next night says it anew.
     """
-    content = content_of(night, _last(url, night.sweep), f"{url}/#/experiments/{experiment_id(url, night.sweep)}/runs/")
+    runs_page = f"{url}/#/experiments/{experiment_id(url, night.sweep)}/runs/"
+    content = content_of(night, _last_good(url, night.sweep), runs_page)
+    gates = broken_gates(declared.sweep.gates, content, url)
+    content = replace(content, broken=tuple(gate.words() for gate in gates))
+    good = not content.failed and not gates
     folder = state_dir() / "sweeps" / declared.sweep.name
     write_atomic(folder / RECORD, canonical_json(_NIGHT.dump_python(night, mode="json")))
     page = write_sweep_report(folder / PAGE, content)
@@ -95,10 +116,11 @@ def close(night: Night, declared: DeclaredSweep, url: str) -> Path:
     for line in best.values():
         if line.version.startswith("models:/"):
             registry.point(url, line.version, registry.CANDIDATE)
+    moved = list(promoted(declared.sweep.promotion, content, url, night.title)) if good else []
     figures = night.figures() | {f"best_val.{budget}": line.val for budget, line in best.items()}
-    tags = {"mixbit.failed": ", ".join(content.failed)}
+    tags = {"mixbit.failed": ", ".join(content.failed), "mixbit.good": str(good).lower()}
     sweep_run.close(url, night.run_id, figures, {RECORD: folder / RECORD, PAGE: page}, tags)
-    return page
+    return Closed(page, tuple(content.broken), tuple(moved))
 
 
 def content_of(night: Night, before: Night | None, runs_page: str) -> SweepContent:
@@ -121,9 +143,9 @@ def content_of(night: Night, before: Night | None, runs_page: str) -> SweepConte
     )
 
 
-def _last(url: str, sweep: str) -> Night | None:
-    """The night before; None where there was none, or its record is lost."""
-    run = sweep_run.last_night(url, sweep)
+def _last_good(url: str, sweep: str) -> Night | None:
+    """The last good night; None where there was none, or its record is lost."""
+    run = sweep_run.last_good_night(url, sweep)
     if run is None:
         return None
     try:
@@ -146,6 +168,9 @@ def _line(cell: str, values: Mapping[str, str], row: CellRow, shown: PolicyRow, 
         costs=costs,
         val=shown.metric_val,
         test=shown.metric_deployed,
+        run_id=row.result.runs[shown.name],
+        simulated=shown.metric_simulated,
+        ratios={one.device: one.ratio_to_float for one in shown.latencies if one.ratio_to_float is not None},
         run=f"{runs_page}{row.result.runs[shown.name]}" if runs_page else "",
         version=row.result.versions.get(shown.name, ""),
         was_cached=row.was_cached,

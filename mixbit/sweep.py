@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from mixbit.config import Settings
 from mixbit.experiment import LONGEST_NAME, File, Name
+from mixbit.gates import Gates, Promotion
 
 MOST_CELLS = 5000
 Scalar = str | int | float | bool | None
@@ -64,6 +65,8 @@ class Sweep(Settings):
             mapping is laid over the base's own. `budgets` and `devices` may be lists of names: each cell has one.
         exclude: cells to leave out: axis -> value; an entry that names some axes leaves out all that agree with it.
         workers: cells that are computed at the same time.
+        gates: what must hold against the last good night.
+        promotion: when a night's best becomes the champion.
         retries: how often a cell is tried again that was killed, or lost its device.
     """
 
@@ -71,6 +74,8 @@ class Sweep(Settings):
     base: File = Field(description="an experiment file")
     axes: Axes = Field(min_length=1, description="a mapping of key paths to values")
     exclude: tuple[dict[str, Scalar], ...] = ()
+    gates: Gates = Gates()
+    promotion: Promotion = Promotion()
     workers: int = Field(default=1, ge=1, le=64)
     retries: int = Field(default=1, ge=0, le=5)
 

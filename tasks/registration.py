@@ -143,9 +143,11 @@ def _aliases_of(url: str, version: Version) -> list[str]:
 
 
 def _tags(experiment: str, budget: str, records: Mapping[str, Record]) -> dict[str, str]:
-    deployable = records["deployable"]
+    deployable, tuned = records["deployable"], records.get("finetuned_model")
     tags = {"mixbit.experiment": experiment, "mixbit.budget": budget, "mixbit.key": deployable.key}
     tags["onnx.sha256"] = deployable.outputs[PACKED].sha256
+    if tuned is not None and "val_metric" in tuned.figures:
+        tags["mixbit.val_metric"] = repr(tuned.figures["val_metric"])
     noted = (
         ("policy.sha256", "measured_policy" if "measured_policy" in records else "policy", "policy.json"),
         ("dataset.sha256", "dataset", "dataset.safetensors"),

@@ -20,6 +20,9 @@ class Line:
         costs: bitops, file_bytes, and `latency[device]` in us, as far as they are known.
         val: metric on val, which policies are chosen by.
         test: metric of the deployed file on test.
+        run_id: MLflow run.
+        simulated: metric of the network with fake quantizers on test.
+        ratios: device -> latency relative to float in the same job.
         run: page of the MLflow run.
         version: registered version.
         was_cached: whether nothing had to be computed.
@@ -31,7 +34,10 @@ class Line:
     bits: tuple[float, float]
     costs: Mapping[str, float]
     val: float
+    run_id: str
     test: Measured | None = None
+    simulated: Measured | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
     run: str = ""
     version: str = ""
     was_cached: bool = False
@@ -46,8 +52,9 @@ class SweepContent:
         metric: what the metric is called.
         maximize: which way it is better.
         lines: every policy.
-        before: (cell, budget) -> its line of the night before.
+        before: (cell, budget) -> its line of the last good night.
         failed: cell -> why.
+        broken: gates that do not hold, a line each.
         facts: what else a reader may want to know.
     """
 
@@ -57,6 +64,7 @@ class SweepContent:
     lines: Sequence[Line]
     before: Mapping[tuple[str, str], Line] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    broken: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def better(self, one: float, other: float) -> bool:
@@ -68,9 +76,12 @@ class SweepContent:
         return list(dict.fromkeys(line.budget for line in self.lines))
 
     def best(self, budget: str) -> Line:
+        """The best of this night."""
+        return self.best_of([line for line in self.lines if line.budget == budget])
+
+    def best_of(self, lines: Sequence[Line]) -> Line:
         """The best on val; of equal ones the cheaper in BitOps, then the first."""
         sign = -1 if self.maximize else 1
-        lines = [line for line in self.lines if line.budget == budget]
         return min(lines, key=lambda line: (sign * line.val, line.costs["bitops"]))
 
     def costs(self) -> list[str]:

@@ -16,7 +16,7 @@ def write_sweep_report(path: Path, content: SweepContent) -> Path:
     Raises:
         OSError: the disk is full, or the folder can't be written.
     """
-    makers = (_head, _fronts, _best, _changes, _failed, _everything)
+    makers = (_head, _gates, _fronts, _best, _changes, _failed, _everything)
     parts = [make(content) for make in makers]
     write_atomic(path, page(f"{content.sweep}: sweep report", [part for part in parts if part]).encode())
     return path
@@ -35,7 +35,7 @@ def _pairs(content: SweepContent, line: Line) -> dict[str, object]:
     pairs: dict[str, object] = {"best cell": line.cell, "test": _test(content, line)}
     pairs |= {cost_title(cost): short_amount(value) for cost, value in line.costs.items()}
     before = content.before.get((line.cell, line.budget))
-    pairs["since last night"] = _moved(content, line, before) if before else "new"
+    pairs["since the last good night"] = _moved(content, line, before) if before else "new"
     return pairs | {"registered": line.version or NOTHING}
 
 
@@ -57,6 +57,12 @@ def _moved(content: SweepContent, line: Line, before: Line) -> str:
     if line.val == before.val:
         return "the same"
     return ("+" if line.val > before.val else "-") + _metric(content, abs(line.val - before.val))
+
+
+def _gates(content: SweepContent) -> str:
+    rows = [[Html(f'<td class="warn left">{text(line)}</td>')] for line in content.broken]
+    words = "Against the last good night, with every input that differs; the cause is named where it is the only one."
+    return section("Broken gates", words, table(["gate"], rows) if rows else "")
 
 
 def _fronts(content: SweepContent) -> str:
@@ -119,7 +125,9 @@ def _changes(content: SweepContent) -> str:
             rows.append([line.cell, line.budget, _moved(content, line, before), *costs])
     heads = ["cell", "budget", "val", *map(cost_title, content.costs())]
     return section(
-        "Changed since last night", "Costs as a multiple of last night's.", table(heads, rows) if rows else ""
+        "Changed since the last good night",
+        "Costs as multiples of what they were.",
+        table(heads, rows) if rows else "",
     )
 
 

@@ -55,8 +55,8 @@ def close(
     finish_run(url, run_id)
 
 
-def last_night(url: str, sweep: str) -> Run | None:
-    """The night that ended last."""
-    condition = f"tags.`mixbit.sweep` = '{sweep}'"
+def last_good_night(url: str, sweep: str) -> Run | None:
+    """The night that ended last with every cell done and all gates held."""
+    condition = f"tags.`mixbit.sweep` = '{sweep}' and tags.`mixbit.good` = 'true'"
     nights = search_runs(url, condition, [experiment_id(url, sweep)])
     return nights[-1] if nights else None

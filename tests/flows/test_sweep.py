@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.sweep_run import last_night
+from tasks.sweep_run import last_good_night
 from tests.flows.conftest import make_tiny
 
 SWEEP = """
@@ -87,7 +87,7 @@ def test_the_next_night_computes_only_the_cells_that_changed(night):
 
 def test_a_night_is_a_run_with_its_record_and_page_beside_it(night):
     tiny, _, _ = night
-    run = last_night(tiny.environment["MIXBIT_MLFLOW_URL"], name_of(tiny, "night"))
+    run = last_good_night(tiny.environment["MIXBIT_MLFLOW_URL"], name_of(tiny, "night"))
     assert run.tags["mixbit.cells"] == "3"
     assert run.metrics["cells_failed"] == 0
     assert "best_val.w4a4" in run.metrics
@@ -165,3 +165,26 @@ def test_a_fault_names_file_line_and_key(offline_tiny, fault):
     assert all(line.startswith("error: ") for line in done.stderr.splitlines())
     assert "bad.yaml:" in done.stderr
     assert key in done.stderr
+
+
+GATED = """
+base: tiny.yaml
+axes: {budgets: [w4a4]}
+gates: {file_bytes: 1.001, simulated_deployed: 100}
+"""
+
+
+def test_a_broken_gate_fails_the_night_and_names_the_only_change(tmp_path, urls):
+    tiny = make_tiny(tmp_path / "gated" / "tiny", **urls)
+    name = name_of(tiny, f"gated-{tmp_path.name}")
+    file = swept(tiny, f"name: {name}\n{GATED}", "gated")
+    assert tiny.mixbit("run", file).returncode == 0
+    tiny.edit("bitops: w4a4", "bitops: w8a8")
+    done = tiny.mixbit("run", file)
+    assert done.returncode == 1
+    assert "gate: w4a4: file_bytes" in done.stderr
+    assert "the cause: params.budget.bitops w4a4 → w8a8" in done.stderr
+    good = last_good_night(tiny.environment["MIXBIT_MLFLOW_URL"], name)
+    assert good.metrics["cells"] == 1
+    champion = tiny.mixbit("history", f"{name}-w4a4", "--json")
+    assert [move["version"] for move in json.loads(champion.stdout)] == [1]

@@ -18,7 +18,7 @@ STAGES = (
     *("dataset", "proxy", "layers", "float_model", "indicators"),
     *("latency_table", "policy", "measured_policy", "baseline", "finetuned_model", "deployable", "profile"),
 )
-EFFECTS = ("registration", "experiment_run", "report", "sweep_run", "sweep_report")
+EFFECTS = ("registration", "experiment_run", "report", "sweep_run", "sweep_report", "promotion")
 HEAVY = {"torch", "mlflow", "prefect", "dvc", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "matplotlib", "sklearn"}
 # The flow itself: Prefect decorates it while it is imported, which only `mixbit run` does.
 BEHIND_A_RUN = {
@@ -128,8 +128,10 @@ def test_tests_mirror_the_folders():
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_committed_experiment_reads(path):
     from flows.declaration import read_experiment
+    from flows.sweep_declaration import is_sweep, read_sweep
 
-    assert read_experiment(path, ROOT).experiment.name == path.stem
+    read = read_sweep(path, ROOT).sweep if is_sweep(path) else read_experiment(path, ROOT).experiment
+    assert read.name == path.stem
 
 
 def test_every_tag_of_a_stage_run_is_in_the_vocabulary():
