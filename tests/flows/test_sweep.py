@@ -170,7 +170,7 @@ def test_a_fault_names_file_line_and_key(offline_tiny, fault):
 GATED = """
 base: tiny.yaml
 axes: {budgets: [w4a4]}
-gates: {file_bytes: 1.001, simulated_deployed: 100}
+gates: {metric_drop: 5, simulated_deployed: 100}
 """
 
 
@@ -178,12 +178,14 @@ def test_a_broken_gate_fails_the_night_and_names_the_only_change(tmp_path, urls)
     tiny = make_tiny(tmp_path / "gated" / "tiny", **urls)
     name = name_of(tiny, f"gated-{tmp_path.name}")
     file = swept(tiny, f"name: {name}\n{GATED}", "gated")
+    tiny.edit("epochs: 2,", "epochs: 15,")
+    tiny.edit("finetune: {epochs: 1,", "finetune: {epochs: 2,")
     assert tiny.mixbit("run", file).returncode == 0
-    tiny.edit("bitops: w4a4", "bitops: w8a8")
+    tiny.edit("finetune: {epochs: 2,", "finetune: {epochs: 2, learning_rate: 5.0,")
     done = tiny.mixbit("run", file)
     assert done.returncode == 1
-    assert "gate: w4a4: file_bytes" in done.stderr
-    assert "the cause: params.budget.bitops w4a4 → w8a8" in done.stderr
+    assert "gate: w4a4: metric_drop: val fell by " in done.stderr
+    assert "the cause: params.finetune.learning_rate 0.01 → 5" in done.stderr
     good = last_good_night(tiny.environment["MIXBIT_MLFLOW_URL"], name)
     assert good.metrics["cells"] == 1
     champion = tiny.mixbit("history", f"{name}-w4a4", "--json")
