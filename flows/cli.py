@@ -43,16 +43,20 @@ def cli() -> None:
 @cli.command()
 @EXPERIMENT
 def run(experiment: Path) -> None:
-    """Run an experiment to the end; stages that did not change are not computed again.
+    """Run an experiment, or every cell of a sweep; stages that did not change are not computed again.
 
     Example: mixbit run experiments/digits.yaml
     """
     from flows.declaration import read_experiment
     from flows.prefect_away import until_the_end
     from flows.servers import ensure
+    from flows.sweep_declaration import is_sweep, read_sweep
     from tasks.place import ROOT, state_dir
 
-    read_experiment(experiment, ROOT)
+    if swept := is_sweep(experiment):
+        read_sweep(experiment, ROOT)
+    else:
+        read_experiment(experiment, ROOT)
     if sys.stderr.isatty():
         click.echo("starting the servers if none answers …", err=True)
     servers = ensure(state_dir())
@@ -60,6 +64,8 @@ def run(experiment: Path) -> None:
     from flows.experiment import experiment as flow
     from flows.experiment import leave_the_terminal_alone
 
+    if swept:
+        from flows.sweep import sweep as flow
     leave_the_terminal_alone()
     until_the_end(lambda: flow(str(experiment)), servers.prefect_url)
 
@@ -69,17 +75,21 @@ def run(experiment: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option("--offline", is_flag=True, help="Ask no server; plan from this machine alone.")
 def plan(experiment: Path, as_json: bool, offline: bool) -> None:
-    """Say what a run would compute, and why, stage by stage.
+    """Say what a run would compute, and why, stage by stage; of a sweep, cell by cell, and what cells share.
 
     Example: mixbit plan experiments/digits.yaml
     """
     from flows import plan as planning
     from flows.declaration import read_experiment
     from flows.servers import known_mlflow_url
+    from flows.sweep_declaration import is_sweep
     from tasks.place import ROOT, state_dir
     from tasks.stage import Context
     from tasks.store import Store
 
+    if is_sweep(experiment):
+        _plan_sweep(experiment, as_json=as_json, offline=offline)
+        return
     declared = read_experiment(experiment, ROOT)
     server = None if offline else known_mlflow_url(state_dir())
     context = Context(Store(state_dir()), declared.experiment.name, declared.search_path, server)
@@ -90,18 +100,39 @@ def plan(experiment: Path, as_json: bool, offline: bool) -> None:
         planning.show(planner)
 
 
+def _plan_sweep(path: Path, *, as_json: bool, offline: bool) -> None:
+    from flows import sweep_plan
+    from flows.servers import known_mlflow_url
+    from flows.sweep_declaration import read_sweep
+    from tasks.place import ROOT, state_dir
+    from tasks.stage import Context
+    from tasks.store import Store
+
+    declared = read_sweep(path, ROOT)
+    server = None if offline else known_mlflow_url(state_dir())
+    planned = sweep_plan.plan_sweep(declared, Context(Store(state_dir()), declared.sweep.name, (), server))
+    if as_json:
+        click.echo(json.dumps(sweep_plan.as_json(declared, planned), indent=2))
+    else:
+        sweep_plan.show(planned)
+
+
 def _add_commands() -> None:
     from flows.adopt import adopt_command
     from flows.cache import cache_command
     from flows.devices import devices_command
     from flows.garbage import gc_command
-    from flows.servers import down, status, up
+    from flows.promote import history, promote, rollback
+    from flows.schedule import schedule_command, schedules_command
     from flows.solve import solve
     from flows.trace import diff, trace
+    from flows.up import down, status, up
     from flows.verify import verify_command
 
     inspecting = (solve, trace, diff, verify_command, adopt_command, cache_command, gc_command)
-    for command in (*inspecting, devices_command, up, down, status):
+    for command in (*inspecting, promote, rollback, history, devices_command, schedule_command, schedules_command):
+        cli.add_command(command)
+    for command in (up, down, status):
         cli.add_command(command)
 
 

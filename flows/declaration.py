@@ -1,6 +1,6 @@
 """Reads an experiment: shape, then meaning that needs no model: files, names, references, the method's settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class Declared:
         marks: where the file says what.
         files: key path -> the file or folder it names (`model.checkpoint`, `data.npz`, `data.folder`,
             `indicators.file`, `policy`).
+        sweep: the sweep's file, of a cell of a sweep.
+        group: the sweep's name, under which the models and figures of its cells are kept.
+        cell: what the sweep calls it.
     """
 
     experiment: Experiment
@@ -51,6 +54,14 @@ class Declared:
     marks: Marks
     settings: Any = None
     files: dict[str, Path] = field(default_factory=dict)
+    sweep: Path | None = None
+    group: str = ""
+    cell: str = ""
+
+    @property
+    def known_as(self) -> str:
+        """The name of its registered models and of its experiment in MLflow."""
+        return self.group or self.experiment.name
 
 
 def read_experiment(path: Path, root: Path) -> Declared:
@@ -60,12 +71,21 @@ def read_experiment(path: Path, root: Path) -> Declared:
         ConfigError: every fault of the file at once, with lines.
     """
     data, marks, faults = read_marked(path)
+    return check_experiment(path, data, marks, root, faults)
+
+
+def check_experiment(path: Path, data: Any, marks: Marks, root: Path, faults: Sequence[MixbitError] = ()) -> Declared:
+    """The experiment that was read from a file; `faults` are those of its reading.
+
+    Raises:
+        ConfigError: every fault at once, with lines.
+    """
     base = path.resolve().parent
     folders = tuple(dict.fromkeys((base, root)))
     experiment, more = _validated(data, marks, path.stem)
     settings, unsettled = _settings(data, marks)
     files, missing = _files(data, marks, folders)
-    faults += [*more, *unsettled, *missing, *_data_names(data, marks, root), *_baselines(data, marks)]
+    faults = [*faults, *more, *unsettled, *missing, *_data_names(data, marks, root), *_baselines(data, marks)]
     faults += [*_modules(data, marks, folders), *_devices(data, marks), *_untimed(data, marks)]
     if experiment is not None:
         faults += _same_cells(experiment, files, marks)

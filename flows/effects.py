@@ -33,10 +33,11 @@ def registration(session: Session, results: Results, too_large: AbstractSet[str]
             return "not registered: larger than its budget"
         records = {**shared, **_records(results.budgets[budget])}
         context = {**session.context.tags, "dataset.md5": _md5(session, results)}
-        name = session.declared.experiment.name
+        name = session.declared.known_as
         # Two runs that end together must not both find no version and make one each.
         with session.context.store.lock("registration", f"{name}-{budget}"):
-            return str(registry.register(session.server, name, budget, records, context))
+            alone = not session.declared.cell
+            return str(registry.register(session.server, name, budget, records, context, follow=alone))
 
     return {budget: session.effect("registration", budget, partial(register, budget)) for budget in results.budgets}
 
@@ -59,9 +60,9 @@ def not_reached(results: Results) -> list[MixbitError]:
     return [walk.fault(budget) for budget, walk in results.walks.items() if walk.end is None]
 
 
-def experiment_run(session: Session, results: Results) -> dict[str, str]:
-    """Log each budget's figures in one MLflow run; budget -> run id."""
-    name, shared = session.declared.experiment.name, _shared(results)
+def experiment_run(session: Session, results: Results, parent: str | None = None) -> dict[str, str]:
+    """Log each budget's figures in one MLflow run, of a cell under its sweep's; budget -> run id."""
+    name, shared = session.declared.known_as, _shared(results)
 
     def log(budget: str) -> str:
         variant = results.budgets[budget]
@@ -78,7 +79,9 @@ def experiment_run(session: Session, results: Results) -> dict[str, str]:
         context |= {"policy.sha256": variant.policy["policy.json"].sha256, "mixbit.partial": ", ".join(session.missing)}
         # Two runs that end together must not both find no such run and make one each.
         with session.context.store.lock("experiment_run", f"{name}-{budget}"):
-            return runs.log(session.server, name, budget, uses, cached, context)
+            return runs.log(
+                session.server, name, budget, uses, cached, context, parent=parent, cell=session.declared.cell
+            )
 
     return {budget: session.effect("experiment_run", budget, partial(log, budget)) for budget in results.budgets}
 

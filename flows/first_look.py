@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.declaration import read_experiment
 from flows.pipeline import pipeline
 from flows.plan import Planner
+from flows.sweep_declaration import read_cell
 from mixbit.errors import MixbitError
 from tasks.place import ROOT, state_dir
 from tasks.stage import Call, Context, run_stage
@@ -25,9 +25,9 @@ class LayersOnly(Planner):
         return run_stage(Call(name, name, params, inputs), self.context, lambda _why: None, lambda *_: None)
 
 
-def main(path: Path) -> None:
+def main(path: str, cell: str) -> None:
     """Exit 0 when the layers are known; else one line on standard error."""
-    declared = read_experiment(path, ROOT)
+    declared = read_cell(Path(path), cell, ROOT)
     store = Store(state_dir())
     context = Context(store, declared.experiment.name, declared.search_path, server=None)
     try:
@@ -38,4 +38,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*sys.argv[1:])

@@ -1,5 +1,6 @@
 """`mixbit plan`: what a run would do and why, without torch, Prefect or MLflow."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from mixbit.devices import known
 from mixbit.devices.fingerprint import fingerprint_sha256
 from mixbit.errors import MixbitError, RunError
 from mixbit.experiment import Data, Proxy
+from mixbit.policy import canonical_json
 from tasks import tracking
 from tasks.place import ROOT
 from tasks.reason import reason
@@ -35,7 +37,7 @@ LINE = 78
 
 @dataclass(frozen=True)
 class Row:
-    """One cell of the plan."""
+    """One cell of the plan; `execution` is the same where two cells would be computed once."""
 
     stage: str
     cell: str
@@ -43,13 +45,18 @@ class Row:
     reason: str
     key: str | None = None
     run_id: str | None = None
+    execution: str = ""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """An artifact that only a run can tell; `causes` are the cells that will run, or DVC's stages."""
+    """An artifact that only a run can tell; `causes` are the cells that will run, or DVC's stages.
+
+    `made_by` stands for its digest: the execution and the file.
+    """
 
     causes: tuple[str, ...]
+    made_by: str
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,11 @@ class Unmade:
     """Outputs of a cell that has not run."""
 
     causes: tuple[str, ...]
+    execution: str
 
     def __getitem__(self, file: str) -> Unknown:
         """Every output is unknown."""
-        return Unknown(self.causes)
+        return Unknown(self.causes, f"{self.execution}/{file}")
 
 
 @dataclass
@@ -78,7 +86,7 @@ class Planner:
         try:
             return source(of, self.declared)
         except Stale as stale:
-            return Unknown((f"dvc {stale.name} ({stale.reason})",))
+            return Unknown((f"dvc {stale.name} ({stale.reason})",), f"dvc {stale.target}")
 
     def agrees(self, layers: Artifact | Unknown, p: Parameters) -> None:
         """Refuse what does not fit layers that are known here."""
@@ -110,8 +118,9 @@ class Planner:
             code_of(Call(name, cell, params, {}), self.context)
         if unknown:
             causes = tuple(dict.fromkeys(cause for value in unknown for cause in value.causes))
-            self.rows.append(Row(name, cell, "may run", f"depends on {', '.join(causes)}"))
-            return Unmade(causes)
+            execution = _execution(name, params, given)
+            self.rows.append(Row(name, cell, "may run", f"depends on {', '.join(causes)}", execution=execution))
+            return Unmade(causes, execution)
         call = Call(name, cell, params, given)
         identity = identify(call, self.context)
         record, fault = look_up(self.context.store, identity)
@@ -125,11 +134,13 @@ class Planner:
             told = "computed, not uploaded yet" if pending else ""
             if record.adopted is not None:
                 told = f"adopted: {record.adopted.reason}"
-            self.rows.append(Row(name, cell, "pending" if pending else state, told, record.key, record.run_id))
+            self.rows.append(
+                Row(name, cell, "pending" if pending else state, told, record.key, record.run_id, record.key)
+            )
             return Done(record, "cached")
         why = reason(self.context.store.latest(self.context.experiment, cell), identity, fault)
-        self.rows.append(Row(name, cell, "will run", why, identity.key))
-        return Unmade((cell,))
+        self.rows.append(Row(name, cell, "will run", why, identity.key, execution=identity.key))
+        return Unmade((cell,), identity.key)
 
     def _on_server(self, identity: Record) -> Record | None:
         if self.context.server is None:
@@ -147,7 +158,8 @@ class Planner:
     def _first_look(self, identity: Record) -> Record:
         """A network nobody has looked at yet: its layers need torch, so a child process runs that one stage."""
         self.notes.append(f"first look at {self.declared.experiment.model.factory}: ran `layers` in a child process")
-        command = [sys.executable, "-m", "flows.first_look", str(self.declared.path)]
+        file = self.declared.sweep or self.declared.path
+        command = [sys.executable, "-m", "flows.first_look", str(file), self.declared.cell]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=_child_environment())
         if ran.returncode:
             lines = [line.removeprefix("error: ") for line in ran.stderr.splitlines() if line.startswith("error: ")]
@@ -158,6 +170,13 @@ class Planner:
         return record
 
 
+def _execution(name: str, params: Any, given: Mapping[str, Artifact | Unknown]) -> str:
+    """What stands for the key of a cell whose inputs are not all known: one sweep runs with one state of the code."""
+    inputs = {key: one.made_by if isinstance(one, Unknown) else one.sha256 for key, one in sorted(given.items())}
+    content = {"stage": name, "params": params.model_dump(mode="json"), "inputs": inputs}
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
 def _child_environment() -> dict[str, str]:
     return {
         **os.environ,
@@ -165,9 +184,9 @@ def _child_environment() -> dict[str, str]:
     }
 
 
-def plan(declared: Declared, context: Context) -> Planner:
+def plan(declared: Declared, context: Context, *, look: bool = True) -> Planner:
     """Every cell's state and reason, in the order of a run."""
-    planner = Planner(declared, context)
+    planner = Planner(declared, context, look=look)
     planner.notes += _announced(declared)
     pipeline(declared, planner)
     return planner

@@ -1,22 +1,16 @@
 """The two local servers: `mixbit up`, `down`, `status`, and `ensure` for a run that finds nothing answering."""
 
-import json
 import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import click
 
 from flows.server_commands import MLFLOW, PREFECT, api_url, command, environment, own_prefect, probe
 from flows.server_memory import Known, lock, read, write
 from flows.server_process import LOOPBACK, TICK_S, free_port, is_alive, last_line, start, stop
 from mixbit.errors import MisuseError, MixbitError
-from mixbit.telemetry import LOOPBACK as LOOPBACK_HOSTS
-from tasks.place import state_dir
 from tasks.store import disk_faults
 
 NAMES = (PREFECT, MLFLOW)
@@ -114,45 +108,6 @@ def stop_all(state: Path) -> list[str]:
 def look(state: Path) -> list[Status]:
     """The state of both servers."""
     return [_status(name, read(state).get(name)) for name in NAMES]
-
-
-@click.command()
-@click.option("--bind", metavar="ADDRESS", help="Of this machine: whoever reaches it can use the servers. Remembered.")
-def up(bind: str | None) -> None:
-    """Start the Prefect and MLflow servers, on loopback unless told otherwise.
-
-    Example: mixbit up --bind 192.168.1.10
-    """
-    servers = ensure(state_dir(), bind=bind)
-    click.echo(f"prefect  {servers.prefect_url}\nmlflow   {servers.mlflow_url}")
-    if urlsplit(servers.prefect_url).hostname not in LOOPBACK_HOSTS and team_url(PREFECT) is None:
-        click.echo("open to the network: whoever reaches these can read, change and run everything (docs/devices.md)")
-
-
-@click.command()
-def down() -> None:
-    """Stop the servers that mixbit started; their data stay.
-
-    Example: mixbit down
-    """
-    stopped = stop_all(state_dir())
-    click.echo(f"stopped {' and '.join(sorted(stopped))}" if stopped else "nothing was running")
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def status(as_json: bool) -> None:
-    """Say which servers run, where, and whether they answer.
-
-    Example: mixbit status --json
-    """
-    found = look(state_dir())
-    if as_json:
-        click.echo(json.dumps({one.name: asdict(one) for one in found}, sort_keys=True))
-        return
-    for one in found:
-        details = [one.url or "", f"pid {one.pid}" if one.pid else "", "healthy" if one.healthy else ""]
-        click.echo("  ".join([f"{one.name:8}", f"{one.state:9}", *filter(None, details)]).rstrip())
 
 
 def team_url(name: str) -> str | None:

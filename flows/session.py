@@ -35,6 +35,7 @@ class Session:
         declared: the experiment.
         context: where its stages find things.
         screen: what shows them.
+        keys: cell -> the key it was asked for by.
         computed: keys of the cells that were not found.
         missing: cell -> why its device did not deliver; the run is partial then.
         offline: devices that were waited for in vain, and so are not waited for again.
@@ -43,6 +44,7 @@ class Session:
     declared: Declared
     context: Context
     screen: Screen
+    keys: dict[str, str] = field(default_factory=dict)
     computed: set[str] = field(default_factory=set)
     missing: dict[str, DeviceFault] = field(default_factory=dict)
     offline: set[str] = field(default_factory=set)
@@ -61,7 +63,7 @@ class Session:
         """The page of an MLflow run of this experiment."""
         from tasks.tracking_runs import experiment_id
 
-        return f"{self.server}/#/experiments/{experiment_id(self.server, self.declared.experiment.name)}/runs/{run_id}"
+        return f"{self.server}/#/experiments/{experiment_id(self.server, self.declared.known_as)}/runs/{run_id}"
 
     def source(self, of: str | Data | Proxy) -> Artifact | None:
         """The user's file, or DVC's, made again first if it is stale."""
@@ -126,6 +128,7 @@ class Session:
         except BaseException as error:
             screen.failed(call.cell, str(error) or type(error).__name__)
             raise
+        self.keys[call.cell] = done.record.key
         if done.was == "computed":
             self.computed.add(done.record.key)
             screen.done(call.cell, done.record.seconds, dict(done.record.figures))

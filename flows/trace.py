@@ -158,6 +158,11 @@ def diff_lines(found: Difference) -> list[str]:
     return [_fitted(line) for line in lines]
 
 
+def changed_lines(found: Difference) -> list[str]:
+    """Every input that differs, once: code, parameters, facts, sources."""
+    return list(dict.fromkeys(line for change in found.stages.values() for line in _change_lines(change)))
+
+
 def _once(changed: Mapping[str, Change]) -> dict[tuple[str, ...], list[str]]:
     """What changed, each line under all the stages that it changed."""
     stages: dict[str, list[str]] = {}

@@ -30,6 +30,7 @@ def log(  # noqa: PLR0917 - read aloud: on this server, of this experiment, for 
     *,
     figures: Mapping[str, float] | None = None,
     parent: str | None = None,
+    cell: str = "",
 ) -> str:
     """Make sure that these results are logged once, whether their stages were computed now or long ago.
 
@@ -41,7 +42,8 @@ def log(  # noqa: PLR0917 - read aloud: on this server, of this experiment, for 
         cached: cell -> whether it had been computed before.
         context: further tags (git.commit, git.dirty, policy.sha256, dataset.md5, prefect.flow_run_id).
         figures: what a user compares; by default every figure of every record as `<cell>.<figure>`.
-        parent: run id of the sweep, if any.
+        parent: run id of the sweep that had it computed first, if any.
+        cell: what a sweep calls it.
 
     Returns:
         The run id, of an earlier run when the results are the same.
@@ -53,16 +55,17 @@ def log(  # noqa: PLR0917 - read aloud: on this server, of this experiment, for 
     assert "None" not in runs.values()
     if figures is None:
         figures = {f"{cell}.{name}": value for cell, record in uses.items() for name, value in record.figures.items()}
-    digest = _digest(experiment, budget, runs, figures, parent)
+    digest = _digest(experiment, f"{budget} {cell}".strip(), runs, figures)
     mlflow_experiment = experiment_id(url, experiment)
     known = search_runs(url, f"tags.`mixbit.uses_digest` = '{digest}'", [mlflow_experiment], limit=1)
     if known:
         return known[0].run_id
     tags = {"mixbit.experiment": experiment, "mixbit.budget": budget, "mixbit.uses_digest": digest}
+    tags |= {"mixbit.cell": cell} if cell else {}
     tags |= {"mixbit.uses": index(runs)} | {f"uses.{cell}": run_id for cell, run_id in runs.items()}
     tags |= {f"{metric_name(cell).replace(' ', '.')}.cached": str(was).lower() for cell, was in cached.items()}
     tags |= {name: value for name, value in context.items() if value}
-    run = start_run(url, mlflow_experiment, budget, tags, parent=parent)
+    run = start_run(url, mlflow_experiment, f"{budget} {cell}".strip(), tags, parent=parent)
     with failed_unless_finished(url, run.run_id):
         log_batch(url, run.run_id, {name.replace(" ", "."): value for name, value in figures.items()}, {})
         finish_run(url, run.run_id)
@@ -82,8 +85,6 @@ def attach(url: str, run_id: str, files: Mapping[str, Path]) -> None:
         rest.upload(url, f"{root}/{name}", file, sha256)
 
 
-def _digest(
-    experiment: str, budget: str, runs: Mapping[str, str], figures: Mapping[str, float], parent: str | None
-) -> str:
-    content = {"experiment": experiment, "budget": budget, "uses": runs, "figures": figures, "parent": parent}
+def _digest(experiment: str, budget: str, runs: Mapping[str, str], figures: Mapping[str, float]) -> str:
+    content = {"experiment": experiment, "budget": budget, "uses": runs, "figures": figures, "parent": None}
     return hashlib.sha256(canonical_json(content)).hexdigest()

@@ -30,7 +30,13 @@ class Version:
 
 
 def register(
-    url: str, experiment: str, budget: str, records: Mapping[str, Record], context: Mapping[str, str]
+    url: str,
+    experiment: str,
+    budget: str,
+    records: Mapping[str, Record],
+    context: Mapping[str, str],
+    *,
+    follow: bool = True,
 ) -> Version:
     """Make sure that the deployable is registered, once, and point the aliases at it.
 
@@ -43,6 +49,7 @@ def register(
         budget: its name.
         records: stage -> record; `deployable` is needed, `dataset`, `indicators` and `policy` are noted where given.
         context: further tags (git.commit, git.dirty, dataset.md5, prefect.flow_run_id).
+        follow: whether the aliases follow this run; a sweep decides once all its cells have ended.
 
     Raises:
         TrackingUnavailable: no answer; the next run does what is left.
@@ -55,8 +62,20 @@ def register(
     for key in sorted(key for key in tags if _is_wrong(version, key, tags[key])):
         body = {"name": name, "version": str(version.version), "key": key, "value": tags[key]}
         rest.post(url, "model-versions/set-tag", body)
-    _point_aliases(url, name, version.version)
+    if follow:
+        _point_aliases(url, name, version.version)
     return version
+
+
+def point(url: str, reference: str, alias: str) -> None:
+    """Let an alias name a version, `models:/NAME/VERSION`.
+
+    Raises:
+        MixbitError: the server knows no such version.
+    """
+    version = find_version(url, reference)
+    body = {"name": version.name, "alias": alias, "version": str(version.version)}
+    rest.post(url, "registered-models/alias", body)
 
 
 def model_name(experiment: str, budget: str) -> str:
@@ -124,9 +143,11 @@ def _aliases_of(url: str, version: Version) -> list[str]:
 
 
 def _tags(experiment: str, budget: str, records: Mapping[str, Record]) -> dict[str, str]:
-    deployable = records["deployable"]
+    deployable, tuned = records["deployable"], records.get("finetuned_model")
     tags = {"mixbit.experiment": experiment, "mixbit.budget": budget, "mixbit.key": deployable.key}
     tags["onnx.sha256"] = deployable.outputs[PACKED].sha256
+    if tuned is not None and "val_metric" in tuned.figures:
+        tags["mixbit.val_metric"] = repr(tuned.figures["val_metric"])
     noted = (
         ("policy.sha256", "measured_policy" if "measured_policy" in records else "policy", "policy.json"),
         ("dataset.sha256", "dataset", "dataset.safetensors"),

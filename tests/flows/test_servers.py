@@ -14,7 +14,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from flows import servers
+from flows import servers, up, worker
 from flows.server_commands import environment, probe
 from flows.server_process import ServerProcess, free_port, is_alive, last_line, members, start, stop, wait_until
 from mixbit.errors import MisuseError, MixbitError
@@ -42,7 +42,9 @@ def command(tmp_path, monkeypatch):
     """A mixbit command on a state of its own, with quick servers instead of real ones."""
     monkeypatch.setenv("MIXBIT_HOME", str(tmp_path))
     monkeypatch.setattr(servers, "command", quick_server)
-    yield lambda name, *options: CliRunner().invoke(getattr(servers, name), options, catch_exceptions=False)
+    monkeypatch.setattr(worker, "program", lambda _state: SLEEPER)
+    yield lambda name, *options: CliRunner().invoke(getattr(up, name), options, catch_exceptions=False)
+    worker.stop_worker(tmp_path)
     servers.stop_all(tmp_path)
 
 
@@ -260,9 +262,9 @@ def test_up_status_down(command):
     assert command("up").output.startswith("prefect  http://127.0.0.1:")
     assert "healthy" in command("status").output
     assert {one["state"] for one in json.loads(command("status", "--json").output).values()} == {"running"}
-    assert command("down").output == "stopped mlflow and prefect\n"
+    assert command("down").output == "stopped mlflow and prefect and worker\n"
     assert command("down").output == "nothing was running\n"
-    assert command("status").output == "prefect   stopped\nmlflow    stopped\n"
+    assert command("status").output == "prefect   stopped\nmlflow    stopped\nworker    stopped\n"
 
 
 def test_the_log_of_the_run_before_is_kept(tmp_path):

@@ -27,10 +27,13 @@ STAGES = (
         "profile",
     ),
 )
-EFFECTS = ("registration", "experiment_run", "report")
+EFFECTS = ("registration", "experiment_run", "report", "sweep_run", "sweep_report", "promotion")
 HEAVY = {"torch", "mlflow", "prefect", "dvc", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "matplotlib", "sklearn"}
 # The flow itself: Prefect decorates it while it is imported, which only `mixbit run` does.
-BEHIND_A_RUN = {"flows.effects", "flows.experiment", "flows.session", "mixbit.devices.serve"}
+BEHIND_A_RUN = {
+    *("flows.effects", "flows.experiment", "flows.session", "flows.sweep", "flows.sweep_cells", "flows.schedules"),
+    *("flows.worker_process", "mixbit.devices.serve"),
+}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "factory", "registry"}
 TORCH_FREE = (
     *("mixbit/*.py", "mixbit/data/*.py", "mixbit/devices/*.py", "policies/*.py", "policies/*/*.py"),
@@ -134,8 +137,10 @@ def test_tests_mirror_the_folders():
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_committed_experiment_reads(path):
     from flows.declaration import read_experiment
+    from flows.sweep_declaration import is_sweep, read_sweep
 
-    assert read_experiment(path, ROOT).experiment.name == path.stem
+    read = read_sweep(path, ROOT).sweep if is_sweep(path) else read_experiment(path, ROOT).experiment
+    assert read.name == path.stem
 
 
 def test_every_tag_of_a_stage_run_is_in_the_vocabulary():
