@@ -1,7 +1,8 @@
 """Seconds and proven gap of the allocation: 25 entries a layer, one and two limits, random tables with a fixed seed.
 
 One budget at a time, 100 budgets in one call, and PuLP with CBC beside them (one limit, one budget, its gap is 0).
-Seconds are of the wall; `cpu_seconds` say what a busy machine would have needed alone.
+Seconds are of the wall; `cpu_seconds` say what a busy machine would have needed alone, but not of CBC, which is a
+process of its own.
 
 Example: .venv/bin/python benchmarks/allocation.py
 """
