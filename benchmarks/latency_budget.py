@@ -1,12 +1,12 @@
 """A latency in the budget, kept: what was predicted of the chosen policy, and what it takes when measured whole again.
 
-ResNet-18 on pictures of 64 pixels, MobileNetV2 on 96, candidates 8 bit and float, one thread, budgets between what
-W8A8 and float take. The stages of an experiment do the work: `latency_table`, `policy`, `measured_policy`. Weights
-are random and so is the harm of 8 bits in a layer (a fixed seed): what matters here is time. The chosen policies of
-all budgets are then measured once more, beside float, in a run that had no part in choosing them (`again`;
-`when_chosen` is the run that decided). Goal: within 5 % of the prediction and within the budget; both by ratios to
-float in the same run, so that a machine that changes its pace between two runs does not decide. Figures of a busy
-machine (`contention_alarm`) are not to be quoted.
+ResNet-18 on pictures of 64 pixels, MobileNetV2 on 96, candidates 8 bit and float, one thread, budgets between what W8A8
+and float take. The stages of an experiment do the work: `latency_table`, `policy`, `measured_policy`. Weights are
+random and so is the harm of 8 bits in a layer (a fixed seed): what matters here is time. The chosen policies of all
+budgets are then measured once more, beside float, in a run that had no part in choosing them (`again`; `when_chosen` is
+the run that decided). Goal: within 5 % of the prediction and within the budget; both by ratios to float in the same
+run, so that a machine that changes its pace between two runs does not decide. Figures of a busy machine
+(`contention_alarm`) are not to be quoted.
 
 Example: .venv/bin/python benchmarks/latency_budget.py --networks resnet18 mobilenet_v2
 """
