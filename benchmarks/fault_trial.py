@@ -82,7 +82,7 @@ class Left:
 
 def reference(case: Case) -> Reference:
     """The undisturbed run, everything computed."""
-    assert case.start("up").wait(300) == 0
+    assert case.start("up", "--no-worker").wait(300) == 0
     case.forget()
     ended = case.run()
     assert ended.code == 0, ended.error
@@ -102,7 +102,7 @@ def outputs(case: Case) -> dict[str, dict[str, str]]:
 
 def attempt(case: Case, fault: Fault, undisturbed: Reference) -> Outcome:
     """Kill once and recover once."""
-    assert case.start("up").wait(300) == 0
+    assert case.start("up", "--no-worker").wait(300) == 0
     case.forget(fault.stage or None)
     case.told()
     kill_after_s = None if fault.point else fault.at * undisturbed.seconds

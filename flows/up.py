@@ -15,14 +15,16 @@ from tasks.place import state_dir
 
 @click.command()
 @click.option("--bind", metavar="ADDRESS", help="Of this machine: whoever reaches it can use the servers. Remembered.")
-def up(bind: str | None) -> None:
+@click.option("--worker/--no-worker", default=True, help="Whether this machine takes scheduled nights.")
+def up(bind: str | None, worker: bool) -> None:
     """Start the Prefect and MLflow servers, on loopback unless told otherwise, and the worker of scheduled nights.
 
     Example: mixbit up --bind 192.168.1.10
     """
     servers = ensure(state_dir(), bind=bind)
-    worker = ensure_worker(servers)
-    click.echo(f"prefect  {servers.prefect_url}\nmlflow   {servers.mlflow_url}\nworker   pid {worker}")
+    click.echo(f"prefect  {servers.prefect_url}\nmlflow   {servers.mlflow_url}")
+    if worker:
+        click.echo(f"worker   pid {ensure_worker(servers)}")
     if urlsplit(servers.prefect_url).hostname not in LOOPBACK and team_url(PREFECT) is None:
         click.echo("open to the network: whoever reaches these can read, change and run everything (docs/devices.md)")
 

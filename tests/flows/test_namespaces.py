@@ -46,7 +46,7 @@ def up(state, *options):
     """As a user of this host does it: without the addresses of a team's servers."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MIXBIT_")}
     environment |= {"MIXBIT_HOME": str(state), "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "flows.cli", "up", *options], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "flows.cli", "up", "--no-worker", *options], env=environment, check=True)
 
 
 @pytest.fixture(scope="module")

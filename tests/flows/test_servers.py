@@ -267,6 +267,11 @@ def test_up_status_down(command):
     assert command("status").output == "prefect   stopped\nmlflow    stopped\nworker    stopped\n"
 
 
+def test_up_without_a_worker_starts_the_servers_alone(command):
+    assert "worker" not in command("up", "--no-worker").output
+    assert command("down").output == "stopped mlflow and prefect\n"
+
+
 def test_the_log_of_the_run_before_is_kept(tmp_path):
     for words in ("first", "second"):
         process = start([sys.executable, "-c", f"print({words!r})"], os.environ, "t", tmp_path, tmp_path / "a.log")
