@@ -111,7 +111,7 @@ def test_a_simulated_model_is_refused_as_a_device(offline_tiny):
             "latency[simulated:bitfuson]: 8 ms",
             r"expected latency\[simulated:bitfusion\] or .*Did you mean latency\[simulated:bitfusion\]",
         ),
-        (("latency: 8 ms", r"not a key here, expected bitops, .* or peak_activation_bytes, or latency\[DEVICE\]"),),
+        ("latency: 8 ms", r"not a key here, expected bitops, .* or peak_activation_bytes, or latency\[DEVICE\]"),
     ],
 )
 def test_a_latency_that_cannot_be_is_refused_before_anything_runs(offline_tiny, limit, said):
