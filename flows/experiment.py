@@ -76,7 +76,7 @@ def carried_out(session: Session, parent: str | None = None) -> Ended:
     results = pipeline(session.declared, session)
     unreached, faults = effects.not_reached(results), effects.over_budget(session, results)
     if not results.budgets:
-        raise RunError(unreached)
+        raise RunError([*unreached, *session.faults()])
     versions = effects.registration(session, results, {fault.where for fault in faults})
     logged = effects.experiment_run(session, results, parent)
     return Ended(effects.content(session, results, versions, logged), versions, logged, (*unreached, *faults))
@@ -90,7 +90,7 @@ def opened(declared: Declared, store: Store, screen: Screen) -> Session:
     for name in declared.experiment.devices:
         if known.read(name) is not None:
             refresh(name, Server(servers.prefect_api_url))
-    store.set_file(declared.experiment.name, declared.path.resolve())
+    store.set_file(declared.experiment.name, (declared.sweep or declared.path).resolve())
     rows = expected_rows(declared, context)
     for row in rows:
         screen.waiting(row.cell)

@@ -1,7 +1,9 @@
 """The picture: which stage reads what. `run` and `plan` walk this same body, so they can't disagree."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from flows.declaration import Declared
@@ -100,12 +102,14 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
     supernet = {"supernet": indicators["supernet.safetensors"]} if indicators and p.warm_start else {}
 
     about = {"layers": data["layers"], "info": data["info"]}
-    tables = {device: stage("latency_table", one, device, **about) for device, one in p.latency_tables.items()}
+    asked = {device: partial(stage, "latency_table", one, device, **about) for device, one in p.latency_tables.items()}
+    tables = _delivered(asked)
     cells = _Cells(stage, p, data, supernet, harm, tables)
     # All budgets are solved first: one that no policy fits is known before anything is fine-tuned.
-    searched = {name: cells.policy(name, params) for name, params in p.policies.items()}
-    measured = {name: cells.measured_policy(name, searched[name], one) for name, one in p.measured_policies.items()}
-    policies = searched | measured
+    searched = {name: cells.policy(name, params) for name, params in p.policies.items() if cells.can_search(params)}
+    wanted = {name: one for name, one in p.measured_policies.items() if name in searched}
+    measured = _delivered({name: partial(cells.measured_policy, name, searched[name], wanted[name]) for name in wanted})
+    policies = {name: one for name, one in (searched | measured).items() if name in measured or name not in wanted}
     references = {name: cells.reference(name) for name in p.references}
     budgets = {
         name: replace(
@@ -129,6 +133,15 @@ def pipeline(declared: Declared, stage: Stage) -> Results:
     return Results(dataset, proxy, layers, float_model, indicators, references, budgets, compared, walks, tables)
 
 
+def _delivered(asked: Mapping[str, Callable[[], Outputs]]) -> dict[str, Outputs]:
+    """What devices deliver; what one does not, and all that needs it, is left out, and everything else goes on."""
+    found = {}
+    for name, ask in asked.items():
+        with suppress(DeviceFault):
+            found[name] = ask()
+    return found
+
+
 @dataclass(frozen=True)
 class _Cells:
     """The cells that every policy goes through; `data` is what all of them read."""
@@ -146,6 +159,10 @@ class _Cells:
             return self.stage("searched_policy", direct, tag, **self.data)
         given = {"layers": self.data["layers"], "file": self.stage.file("policy"), **self.searched(params)}
         return self.stage("policy", params, tag, **given)
+
+    def can_search(self, params: search_stage.Params) -> bool:
+        """Whether every device that the budget names has delivered its table."""
+        return all(device_of(cost) in {None, *self.tables} for cost in params.budget)
 
     def searched(self, params: search_stage.Params) -> dict[str, Any]:
         """What a search reads of harm and latency."""
@@ -180,10 +197,8 @@ class _Cells:
         file = file_name(dialect)
         given = {f"{name}_reference": one.deployable[file] for name, one in references.items() if one.deployable}
         given |= {dialect: deployable[file], "info": self.data["info"]}
-        try:
-            return self.stage("profile", self.p.profiles[device], f"{tag} {device}", **given)
-        except DeviceFault:
-            return None
+        profile = partial(self.stage, "profile", self.p.profiles[device], f"{tag} {device}", **given)
+        return _delivered({device: profile}).get(device)
 
     def reference(self, name: str) -> Variant:
         """Float or W8A8 of the same network: what latency and size are compared with."""

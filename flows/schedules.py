@@ -24,7 +24,6 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy, Concurrency
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
-from prefect.exceptions import ObjectNotFound
 
 from flows.worker import pool_of
 from flows.worker_process import MOST, ensure_pool
@@ -44,7 +43,7 @@ class Scheduled:
     """One schedule as the server knows it; times in ISO 8601.
 
     Attributes:
-        name: the file's stem.
+        name: of the sweep or the experiment.
         kind: sweep or experiment.
         file: what it runs.
         when: cron with its timezone, or an interval.
@@ -124,12 +123,10 @@ def remove(name: str) -> None:
 @contextmanager
 def _found(name: str) -> Iterator[tuple[SyncPrefectClient, DeploymentResponse]]:
     with get_client(sync_client=True) as client:
-        for kind in ENTRYPOINTS:
-            try:
-                yield client, client.read_deployment_by_name(f"{kind}/{name}")
-            except ObjectNotFound:
-                continue
-            return
+        for one in _own(client):
+            if one.name == name:
+                yield client, one
+                return
         known = ", ".join(one.name for one in _own(client))
     raise MixbitError("schedules", "no such schedule", expected=known or "none yet", got=name)
 

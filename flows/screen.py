@@ -102,7 +102,9 @@ class Screen:
 
     def running(self, cell: str, reason: str) -> None:
         """The cell is being computed, for a reason."""
-        self._change(Row(cell, "running", reason, began_s=self._clock()))
+        row = self._row(cell)
+        began_s = row.began_s if row.state == "running" else self._clock()
+        self._change(Row(cell, "running", reason, began_s=began_s))
 
     def progress(self, cell: str, done: int, total: int, note: str = "") -> None:
         """The cell got on: `done` of `total` steps."""

@@ -22,6 +22,7 @@ from mixbit.devices.device import find_device
 from mixbit.devices.remote import DeviceFault, RemoteDevice
 from mixbit.errors import MixbitError, StageError
 from mixbit.experiment import Data, Proxy
+from tasks import measured_policy
 from tasks.place import ROOT
 from tasks.record import Record
 from tasks.stage import Artifact, Call, Context, Done, run_stage
@@ -118,8 +119,6 @@ class Session:
             )
         except DeviceFault as error:
             screen.failed(call.cell, str(error))
-            if call.stage != "profile":  # a search waits for what a device measures for it
-                raise StageError(call.cell, error) from error
             self.missing[call.cell] = error
             raise
         except MixbitError as error:
@@ -137,12 +136,14 @@ class Session:
         return done
 
     def _begin(self, call: Call, why: str) -> None:
-        """Before a cell is computed: a device on another machine has to be online."""
+        """Before a cell is computed: devices on other machines have to be online."""
         self.screen.running(call.cell, why)
-        experiment, name = self.declared.experiment, getattr(call.params, "device", None)
-        if name not in experiment.devices or not isinstance(device := find_device(name), RemoteDevice):
-            return
-        wait_s = 0.0 if device.name in self.offline else experiment.device_wait_s
+        for name in _devices(call):
+            if name in self.declared.experiment.devices and isinstance(device := find_device(name), RemoteDevice):
+                self._await(device, call)
+
+    def _await(self, device: RemoteDevice, call: Call) -> None:
+        wait_s = 0.0 if device.name in self.offline else self.declared.experiment.device_wait_s
         try:
             device.await_online(wait_s, lambda note: self.screen.progress(call.cell, 0, 1, note))
         except DeviceFault:
@@ -156,6 +157,13 @@ class Session:
     def effect(self, name: str, tag: str, act: Callable[[], Any]) -> Any:
         """Run an idempotent step that is checked on every run and never cached."""
         return as_task(name, f"{name} {tag}".strip(), act)
+
+
+def _devices(call: Call) -> list[str]:
+    """The devices that a cell measures on; what a network is trained on is none of an experiment's."""
+    if isinstance(call.params, measured_policy.Params):
+        return measured_policy.devices(call.params)
+    return [call.params.device] if hasattr(call.params, "device") else []
 
 
 def as_task(name: str, cell: str, act: Callable[[], Any]) -> Any:

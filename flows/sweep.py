@@ -40,7 +40,8 @@ def sweep(file: str) -> None:
     declared, url = read_sweep(path, ROOT), ensure(store.folder).mlflow_url
     tags = {**git_tags(), "prefect.flow_run_id": str(flow_run.id or ""), "mixbit.cells": str(len(declared.cells))}
     began_s = time.time()
-    with sweep_run.night(url, declared.sweep.name, tags) as run_id:
+    # A second run of this sweep waits: both would write the same cells.
+    with store.lock("sweep", declared.sweep.name), sweep_run.night(url, declared.sweep.name, tags) as run_id:
         screen = Screen(f"mixbit run {path.name}")
         with screen:
             rows = Cells(declared, store, url, run_id, screen).rows()
@@ -99,7 +100,8 @@ class Cells:
         same = {
             name: result
             for name, result in found.items()
-            if result is not None and result.state == "done" and result.identity == _identity(plans[name])
+            if name in plans and result is not None and result.state == "done"
+            if result.identity == _identity(plans[name])
         }
         ids = {name: {str(row.run_id) for row in plans[name].rows} for name in same}
         on_server = tracking.finished(self.url, set().union(*ids.values()))

@@ -113,6 +113,7 @@ class Watch:
     workers: int
     retries: int
     _read: dict[str, int] = field(default_factory=dict)
+    _stages: dict[str, str] = field(default_factory=dict)
 
     def until_all_ended(self) -> None:
         """Start every cell as soon as there is room, and show how they get on."""
@@ -143,9 +144,9 @@ class Watch:
             self._show(name, json.loads(line))
 
     def _show(self, name: str, event: Mapping[str, Any]) -> None:
-        if event["state"] == "running":
-            share = event.get("share", 0.0)
-            self.screen.progress(name, round(share * 1000), 1000, event["stage"])
+        if event["state"] == "running" and self._stages.get(name) != event["stage"]:
+            self._stages[name] = event["stage"]
+            self.screen.running(name, event["stage"])
 
     def _ended(self, name: str, future: PrefectFuture[Any]) -> None:
         future.wait()  # also for its final state to be known here

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flows.trace import changed_lines
+from mixbit.errors import MixbitError
 from mixbit.gates import Figures, Gates, Promotion, broken, is_better
 from tasks import promotion
 from tasks.compare import compare
@@ -62,12 +63,19 @@ def figures(content: SweepContent, line: Line) -> Figures:
 
 def _changes(url: str, before: Line, now: Line, gate: str) -> tuple[str, ...]:
     """What differs between two policies: code, parameters, data, dependencies; for latency also the devices."""
+    try:
+        return tuple(_differences(url, before, now, gate))
+    except MixbitError as error:
+        return (f"what differs is not known ({error})", "")
+
+
+def _differences(url: str, before: Line, now: Line, gate: str) -> Iterator[str]:
     pairs = [(before.run_id, now.run_id)]
     if gate == "latency":
         profiles = [_profiles(url, line.run_id) for line in (before, now)]
         pairs += [(profiles[0][cell], profiles[1][cell]) for cell in profiles[1] if cell in profiles[0]]
-    lines = [line for pair in pairs if pair[0] != pair[1] for line in changed_lines(compare(url, *pair))]
-    return tuple(dict.fromkeys(lines))
+    differing = [pair for pair in pairs if pair[0] != pair[1]]
+    yield from dict.fromkeys(line for pair in differing for line in changed_lines(compare(url, *pair)))
 
 
 def _profiles(url: str, run_id: str) -> dict[str, str]:
@@ -82,6 +90,9 @@ def promoted(rule: Promotion, content: SweepContent, url: str, night: str) -> It
             continue
         name = best.version.removeprefix("models:/").rpartition("/")[0]
         now = promotion.champion(url, name)
+        if int(best.version.rpartition("/")[2]) in promotion.rejected(promotion.history(url, name)):
+            yield f"{best.version} was rolled back from: promote it by hand"
+            continue
         challenger = figures(content, best)
         scale = 100.0 if content.metric == "accuracy" else 1.0
         if now is None or VAL not in now.tags or is_better(challenger, float(now.tags[VAL]) * scale, rule.margin):

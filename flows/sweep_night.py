@@ -69,7 +69,7 @@ class Night:
             for name, row in self.rows.items()
             if row.result is not None
             for shown in row.result.budget_rows()
-            if shown.metric_val is not None
+            if shown.metric_val is not None and (row.state != "failed" or _is_registered(row.result, shown.name))
         ]
 
     def figures(self) -> dict[str, float]:
@@ -93,6 +93,11 @@ class Closed:
     page: Path
     broken: tuple[str, ...]
     promoted: tuple[str, ...]
+
+
+def _is_registered(result: Result, budget: str) -> bool:
+    """Whether a cell that failed came to a policy of this budget all the same."""
+    return result.versions.get(budget, "").startswith("models:/")
 
 
 _NIGHT = TypeAdapter(Night)

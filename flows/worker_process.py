@@ -70,9 +70,9 @@ async def _end_orphans(client: PrefectClient, pool: str) -> None:
 
 
 def _is_orphan(run: FlowRun) -> bool:
-    host, _, pid = (run.infrastructure_pid or "").partition(":")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
+    pid = (run.infrastructure_pid or "").rpartition(":")[2]
+    if not pid.isdigit():
+        return True  # the pool is this machine's alone, and what it had begun to start is not there any more
     try:
         return str(run.id) not in psutil.Process(int(pid)).environ().get("PREFECT__FLOW_RUN_ID", "")
     except psutil.Error:

@@ -7,6 +7,9 @@ from pydantic import Field
 
 from mixbit.config import Settings
 
+# Figures are means of float32: a fall of exactly what is allowed is no more than that.
+ROUNDING = 1e-6
+
 
 class Gates(Settings):
     """What must hold of the best policy of each budget; a gate that is not named always holds.
@@ -58,12 +61,12 @@ def broken(gates: Gates, now: Figures, before: Figures | None) -> Iterator[tuple
     """
     if gates.simulated_deployed is not None and now.simulated is not None and now.deployed is not None:
         gap = abs(now.simulated - now.deployed)
-        if gap > gates.simulated_deployed:
+        if gap > gates.simulated_deployed + ROUNDING:
             yield "simulated_deployed", f"differs by {gap:.4g}, allowed {gates.simulated_deployed:g}"
     if before is None:
         return
     fell = (before.val - now.val) * (1 if now.maximize else -1)
-    if gates.metric_drop is not None and fell > gates.metric_drop:
+    if gates.metric_drop is not None and fell > gates.metric_drop + ROUNDING:
         yield (
             "metric_drop",
             f"val fell by {fell:.4g}, from {before.val:.4g} to {now.val:.4g}, allowed {gates.metric_drop:g}",
@@ -76,10 +79,10 @@ def broken(gates: Gates, now: Figures, before: Figures | None) -> Iterator[tuple
 
 
 def _grown(gate: str, what: str, factor: float, allowed: float) -> Iterator[tuple[str, str]]:
-    if factor > allowed:
+    if factor > allowed + ROUNDING:
         yield gate, f"{what} is {factor:.3f}x the last good night's, allowed {allowed:g}x"
 
 
 def is_better(now: Figures, champion_val: float, margin: float) -> bool:
     """Whether a candidate beats the champion on val by more than the margin."""
-    return (now.val - champion_val) * (1 if now.maximize else -1) > margin
+    return (now.val - champion_val) * (1 if now.maximize else -1) > margin + ROUNDING

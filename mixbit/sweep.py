@@ -40,6 +40,8 @@ def _axis(values: list[Scalar] | dict[str, Any]) -> list[Scalar] | dict[str, Any
 
 
 def _axes(axes: dict[str, Any]) -> dict[str, Any]:
+    if "name" in axes:
+        raise ValueError("expected no axis called name: a cell is named after its values")
     bad = [axis for axis in axes if not re.fullmatch(r"\w+(\.\w+)*", axis)]
     if bad:
         raise ValueError(f"expected key paths of an experiment, such as indicators.settings.epochs, not {bad[0]!r}")
@@ -63,7 +65,8 @@ class Sweep(Settings):
         name: of the sweep, of its registered models (`name-budget`) and of its experiment in MLflow.
         base: the experiment file that is varied, relative to this file.
         axes: key path of the experiment -> its values: a list of plain values, or a mapping of names to values. A
-            mapping is laid over the base's own. `budgets` and `devices` may be lists of names: each cell has one.
+            mapping is laid over the base's own, a null in it takes the base's key away. `budgets` and `devices` may
+            be lists of names: each cell has one.
         exclude: cells to leave out: axis -> value; an entry that names some axes leaves out all that agree with it.
         workers: cells that are computed at the same time.
         gates: what must hold against the last good night.
@@ -163,5 +166,6 @@ def _laid_over(data: Mapping[str, Any], path: list[str], value: Any, axis: str) 
             raise TypeError(axis)
         return {**data, key: _laid_over(here or {}, rest, value, axis)}
     if isinstance(here, Mapping) and isinstance(value, Mapping):
-        value = {**here, **value}
+        both = {**here, **value}
+        value = {name: one for name, one in both.items() if one is not None or name not in value}
     return {**data, key: value}

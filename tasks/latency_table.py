@@ -24,7 +24,7 @@ FACTS = ("torch", "onnx-ir", "onnxscript", "onnxruntime")
 TOGETHER = 6
 # Profiles of the uniform files, each in a process of its own: how memory fell out there stays with a process.
 PROFILES = 3
-ALIKE = ("kind", "in_channels", "out_channels", "groups", "weights", "macs", "calls")
+ALIKE = ("kind", "in_channels", "out_channels", "groups", "weights", "macs", "in_elements", "calls")
 
 
 class Params(Settings):

@@ -1,7 +1,9 @@
 """Effect `promotion`: moves the alias `champion` of a registered model, and remembers every move."""
 
+import itertools
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,20 +19,22 @@ VAL = "mixbit.val_metric"
 
 @dataclass(frozen=True)
 class Move:
-    """One champion: which version, since when (UTC), and why."""
+    """One champion: which version, since when (UTC), why, and whether it came `back` by a rollback."""
 
     version: int
     at: str
     why: str
+    back: bool = False
 
 
-def promote(url: str, reference: str, why: str) -> Version:
+def promote(url: str, reference: str, why: str, *, back: bool = False) -> Version:
     """Make a version the champion of its registered model; nothing where it is already.
 
     Args:
         url: the tracking server.
         reference: `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
         why: for the history.
+        back: whether this undoes the last promotion.
 
     Raises:
         MisuseError: the reference is none.
@@ -44,7 +48,7 @@ def promote(url: str, reference: str, why: str) -> Version:
     if not moves and now is not None:
         moves = [Move(now.version, "", "the first version")]
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    _remember(url, version.name, [*moves, Move(version.version, at, why)])
+    _remember(url, version.name, [*moves, Move(version.version, at, why, back)])
     point(url, str(version), CHAMPION)
     return version
 
@@ -55,12 +59,26 @@ def rollback(url: str, name: str) -> Version:
     Raises:
         MixbitError: there was none before.
     """
-    moves, now = history(url, name), champion(url, name)
-    past = [move for move in moves if now is None or move.version != now.version]
-    if not past:
+    held = standing(history(url, name))
+    if len(held) < 2:
         raise MixbitError(f"models:/{name}", "there is no champion before this one", hint="See `mixbit history`")
-    before = past[-1]
-    return promote(url, f"models:/{name}/{before.version}", f"rolled back from {now.version if now else 'none'}")
+    return promote(url, f"models:/{name}/{held[-2]}", f"rolled back from {held[-1]}", back=True)
+
+
+def standing(moves: Sequence[Move]) -> list[int]:
+    """The champions that no rollback undid, the present one last."""
+    held: list[int] = []
+    for move in moves:
+        held = held[:-1] if move.back else [*held, move.version]
+    return held
+
+
+def rejected(moves: Sequence[Move]) -> set[int]:
+    """Versions that were rolled back from and not promoted again since."""
+    found: set[int] = set()
+    for before, move in itertools.pairwise(moves):
+        found = found | {before.version} if move.back else found - {move.version}
+    return found
 
 
 def champion(url: str, name: str) -> Version | None:

@@ -179,5 +179,5 @@ def require_installed(name: str, where: str) -> None:
 
 def not_installed(backend: Backend, where: str) -> MixbitError:
     """The one line for a runtime that is not here."""
-    hint = f"Install the extra `{backend.EXTRA}`: pip install 'mixbit[{backend.EXTRA}]'"
+    hint = f"In the clone: pip install --require-hashes -r requirements-{backend.EXTRA}.lock"
     return MixbitError(where, f"{backend.TITLE} is not installed", hint=hint)

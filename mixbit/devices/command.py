@@ -80,7 +80,7 @@ def _serve(asked: argparse.Namespace) -> None:
         try:
             from mixbit.devices.serve import serve
         except ModuleNotFoundError as error:
-            hint = "Install the extra `device`: pip install 'mixbit[device]'"
+            hint = "In the clone: pip install --require-hashes -r requirements-device.lock"
             raise MixbitError("mixbit-device", f"{error.name} is not installed", hint=hint) from None
         serve(name, folder)
 

@@ -27,7 +27,7 @@ def fingerprint(backend: str = DEFAULT) -> dict[str, str]:
     flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     return {
         "arch": platform.machine(),
-        "cpu": cpu.get("model name", _UNKNOWN),
+        "cpu": cpu.get("model name") or _part(cpu),
         "isa": " ".join(flag for flag in ISA_FLAGS if flag in flags) or _UNKNOWN,
         "cores": str(os.cpu_count()),
         "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.exists() else _UNKNOWN,
@@ -41,6 +41,11 @@ def fingerprint(backend: str = DEFAULT) -> dict[str, str]:
 def fingerprint_sha256(found: dict[str, str]) -> str:
     """The name of a fingerprint, 64 hex digits."""
     return hashlib.sha256(canonical_json(found)).hexdigest()
+
+
+def _part(cpu: dict[str, str]) -> str:
+    """Linux on ARM names no model, but whose design it is and which."""
+    return " ".join(cpu[key] for key in ("CPU implementer", "CPU part") if key in cpu) or _UNKNOWN
 
 
 def _cpuinfo() -> dict[str, str]:

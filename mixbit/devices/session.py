@@ -78,5 +78,9 @@ def import_runtime() -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise MixbitError("device", "ONNX Runtime is not installed", hint="Install the extra `device`") from None
+        raise MixbitError(
+            "device",
+            "ONNX Runtime is not installed",
+            hint="In the clone: pip install --require-hashes -r requirements-device.lock",
+        ) from None
     return onnxruntime

@@ -168,6 +168,17 @@ def test_an_offline_device_leaves_the_run_partial_and_a_second_run_adds_its_figu
     assert tiny.computed() == [cell]
 
 
+def test_a_budget_whose_device_is_offline_is_missing_and_the_others_are_done(tiny, away):
+    tiny.edit("finetune: {epochs: 1, batch_size: 16}", OFFLINE.format(away.name).replace("0.5", "0"))
+    tiny.edit("  w4a4: {bitops: w4a4}", f'  w4a4: {{bitops: w4a4}}\n  quick: {{"latency[{away.name}]": 0.9x float}}')
+    shutil.copytree(known.state_dir() / "devices", tiny.state / "devices")
+    done = tiny.mixbit("run", tiny.file)
+    assert done.returncode == 1
+    assert f"error: latency_table {away.name}: device {away.name}: offline" in done.stderr
+    assert "deployable w4a4: done" in done.stdout
+    assert "quick" not in done.stdout[done.stdout.index("Policies:") :].split("partial:")[0]
+
+
 @pytest.mark.slow
 def test_a_device_without_power_is_known_in_two_minutes_and_works_again_afterwards(board, device, network):
     with ThreadPoolExecutor(1) as pool:

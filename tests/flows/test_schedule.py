@@ -49,7 +49,7 @@ def test_a_schedule_produces_and_executes_runs_by_itself(home):
 def test_a_paused_schedule_is_due_no_more(home):
     tiny, name, file = home
     assert tiny.mixbit("schedule", file, "--every", "1d").returncode == 0
-    assert listed(tiny, name)["next"]
+    assert wait_until(lambda: listed(tiny, name)["next"], NIGHT_S)
     assert tiny.mixbit("schedules", "pause", name).returncode == 0
     assert (listed(tiny, name)["paused"], listed(tiny, name)["next"]) == (True, "")
 

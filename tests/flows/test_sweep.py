@@ -136,6 +136,17 @@ def test_a_failed_cell_says_why(failing, cell, why):
     )
 
 
+def test_a_cell_that_was_done_and_cannot_be_planned_any_more_is_a_row(failing):
+    tiny, _ = failing
+    sound = (tiny.folder / "tinynet.py").read_text()
+    (tiny.folder / "tinynet.py").write_text("def net(:\n")
+    done = tiny.mixbit("run", tiny.folder / "fail.yaml")
+    (tiny.folder / "tinynet.py").write_text(sound)
+    assert done.returncode == 1
+    assert "error: model=good: " in done.stderr
+    assert "unforeseen" not in done.stderr
+
+
 def test_after_a_failure_only_what_is_missing_is_tried_again(failing):
     tiny, _ = failing
     (tiny.folder / "brokennet.py").write_text("from tinynet import net\n")

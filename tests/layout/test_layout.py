@@ -97,7 +97,7 @@ def test_an_effect_is_no_stage(effect):
 
 
 def test_the_pipeline_names_every_stage():
-    named = set(re.findall(r"stage\(\s*\"(\w+)\"", (ROOT / "flows" / "pipeline.py").read_text()))
+    named = set(re.findall(r"stage(?:\(|,)\s*\"(\w+)\"", (ROOT / "flows" / "pipeline.py").read_text()))
     assert named == set(STAGES)
 
 

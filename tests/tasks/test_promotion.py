@@ -3,7 +3,7 @@
 import pytest
 
 from mixbit.errors import MixbitError
-from tasks.promotion import champion, history, promote, rollback
+from tasks.promotion import Move, champion, history, promote, rejected, rollback, standing
 from tasks.registration import register
 from tests.tasks.lineage_records import log_pipeline
 
@@ -44,6 +44,14 @@ def test_a_rollback_brings_back_the_champion_before(mlflow_url, versions):
     assert rollback(mlflow_url, name).version == 1
     assert champion(mlflow_url, name).version == 1
     assert history(mlflow_url, name)[-1].why == "rolled back from 2"
+
+
+def test_rollbacks_go_back_step_by_step_and_what_they_undo_is_rejected():
+    moves = [Move(1, "", ""), Move(2, "", ""), Move(3, "", ""), Move(2, "", "", back=True), Move(1, "", "", back=True)]
+    assert standing(moves[:3]) == [1, 2, 3]
+    assert standing(moves) == [1]
+    assert rejected(moves) == {2, 3}
+    assert rejected([*moves, Move(3, "", "by hand")]) == {2}
 
 
 def test_without_a_champion_before_there_is_nothing_to_roll_back_to(mlflow_url, versions):

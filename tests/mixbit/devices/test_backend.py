@@ -42,7 +42,7 @@ def test_a_runtime_that_is_not_installed_is_one_line_with_what_to_install(monkey
     monkeypatch.setattr(backend, "installed", lambda _package: backend.ABSENT)
     with pytest.raises(MixbitError) as caught:
         find_device("local-openvino")
-    hint = "Install the extra `openvino`: pip install 'mixbit[openvino]'"
+    hint = "In the clone: pip install --require-hashes -r requirements-openvino.lock"
     assert str(caught.value) == f"device local-openvino: OpenVINO is not installed. {hint}"
 
 
