@@ -136,6 +136,13 @@ def test_a_failed_cell_says_why(failing, cell, why):
     )
 
 
+def test_after_a_failure_only_what_is_missing_is_tried_again(failing):
+    tiny, _ = failing
+    (tiny.folder / "brokennet.py").write_text("from tinynet import net\n")
+    again = states(tiny.mixbit("run", tiny.folder / "fail.yaml"))
+    assert (again["model=good"], again["model=broken"], again["model=killed"]) == ("cached", "done", "failed")
+
+
 def test_a_cell_that_was_done_and_cannot_be_planned_any_more_is_a_row(failing):
     tiny, _ = failing
     sound = (tiny.folder / "tinynet.py").read_text()
@@ -145,13 +152,6 @@ def test_a_cell_that_was_done_and_cannot_be_planned_any_more_is_a_row(failing):
     assert done.returncode == 1
     assert "error: model=good: " in done.stderr
     assert "unforeseen" not in done.stderr
-
-
-def test_after_a_failure_only_what_is_missing_is_tried_again(failing):
-    tiny, _ = failing
-    (tiny.folder / "brokennet.py").write_text("from tinynet import net\n")
-    again = states(tiny.mixbit("run", tiny.folder / "fail.yaml"))
-    assert (again["model=good"], again["model=broken"], again["model=killed"]) == ("cached", "done", "failed")
 
 
 BAD = {

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from mixbit.costs import policy_costs
+from mixbit.costs import layer_costs, policy_costs
 from mixbit.errors import MixbitError
 from mixbit.load import load_method, method_names
 from policies.baselines import greedy
@@ -33,14 +33,13 @@ def search(**more):
     rng = random.Random(0)
     rows = {layer["name"]: {e: rng.random() / (e[0] * e[1]) for e in product(BITS, BITS)} for layer in NET["layers"]}
     table = {
-        name: {entry: (harm, policy_costs(dict.fromkeys(rows, entry), only(name))) for entry, harm in row.items()}
-        for name, row in rows.items()
+        layer["name"]: {
+            entry: (harm, layer_costs(layer, entry, first=layer["name"] == NET["first"]))
+            for entry, harm in rows[layer["name"]].items()
+        }
+        for layer in NET["layers"]
     }
     return Search(BITS, "none", {}, table=table, ties=Ties(activation=[["a", "b"]]), **more)
-
-
-def only(name):
-    return {**NET, "layers": [layer for layer in NET["layers"] if layer["name"] == name]}
 
 
 def by_hand(table, fits):
