@@ -65,18 +65,25 @@ def row(model: torch.nn.Module, data: dict[str, Pictures]) -> dict[str, float]:
     packed, quantizers = lower_packed(marked), activation_quantizers(marked)
     simulated = predict(model, test.x, test.info)
     deployed = predict(DeployedModel(to_bytes(compact(packed)), threads=1), test.x, test.info)
+    reference = DeployedModel(to_bytes(lower_ref(marked)), threads=1)
     x = normalize(test.x[:CODE_PICTURES], test.info)
     recorded = record(model, quantizers, x)
     exact = compare(lower_ref(marked), quantizers, recorded, x, threads=1, optimize=False)
     return {
         "simulated": round(judge(simulated, test.y, task).metric, 4),
         "deployed": round(judge(deployed, test.y, task).metric, 4),
-        "top1_agreement": round(float((simulated.argmax(1) == deployed.argmax(1)).double().mean()), 4),
+        "top1_agreement": agreement(simulated, deployed),
+        "ref_top1_agreement": agreement(simulated, predict(reference, test.x, test.info)),
         "packed_flip_rate": flip_rate(compare(packed, quantizers, recorded, x, threads=1).tensors),
         "ref_flip_rate": flip_rate(exact.tensors),
         "ref_flipped_pictures": int(exact.flipped.sum()),
         "ref_clean_difference": exact.clean_difference,
     }
+
+
+def agreement(one: torch.Tensor, other: torch.Tensor) -> float:
+    """How often two networks choose the same class; outputs [N, classes]."""
+    return round(float((one.argmax(1) == other.argmax(1)).double().mean()), 4)
 
 
 def main() -> None:

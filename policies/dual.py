@@ -146,8 +146,11 @@ class Dual:
         return (best.objective - bound) / whole if whole else 0.0
 
     def _whole(self, objective: float) -> float:
-        """An objective that counts from 0."""
-        return objective + self._floor / self._span
+        """An objective that counts from 0; infinite where what is left to choose is nothing beside the floor."""
+        try:
+            return objective + self._floor / self._span
+        except OverflowError:
+            return math.inf
 
     def _cheapest(self, prices: Floats) -> _Met:
         """The best policy when limits are priced and not enforced."""

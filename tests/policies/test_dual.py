@@ -1,7 +1,7 @@
 """The bound of several limits: never above what is possible, and near it."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from policies.bound import fits, least_costs
 from policies.dual import Dual
@@ -9,8 +9,21 @@ from policies.ilp import allocate
 from policies.table import Problem, Ties, exact_problem
 from tests.policies.allocation_cases import brute_force, problems, random_table
 
+FREE = dict.fromkeys(("bitops", "size_bits", "x"), 0)
+# What is left to choose is 1e300 times less than what any policy has.
+NEXT_TO_NOTHING = (
+    {
+        "l0": {(2, 2): (5.618261120012058e-10, FREE), (4, 4): (3.016813266531651e-10, FREE)},
+        "l1": {(2, 2): (1.1125369292536007e-308, FREE), (4, 4): (0.0, FREE)},
+        "l2": {(2, 2): (0.0, FREE), (4, 4): (0.0, FREE)},
+    },
+    {"bitops": 0, "size_bits": 0},
+    Ties(both=[], weight=[], activation=[]),
+)
+
 
 @given(problems())
+@example(NEXT_TO_NOTHING)
 @settings(max_examples=100, deadline=None)
 def test_the_bound_is_never_above_the_best_policy(problem):
     table, limits, ties = problem
