@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -116,10 +117,7 @@ def pause(name: str) -> None:
 
     Example: mixbit schedules pause nightly
     """
-    _prefect()
-    from flows import schedules
-
-    schedules.set_paused(name, paused=True)
+    _schedules().set_paused(name, paused=True)
     click.echo(f"{name}: paused")
 
 
@@ -130,10 +128,7 @@ def resume(name: str) -> None:
 
     Example: mixbit schedules resume nightly
     """
-    _prefect()
-    from flows import schedules
-
-    schedules.set_paused(name, paused=False)
+    _schedules().set_paused(name, paused=False)
     click.echo(f"{name}: resumed")
 
 
@@ -144,11 +139,16 @@ def remove(name: str) -> None:
 
     Example: mixbit schedules remove nightly
     """
+    _schedules().remove(name)
+    click.echo(f"{name}: removed")
+
+
+def _schedules() -> ModuleType:
+    """What asks Prefect; imported once its environment is set."""
     _prefect()
     from flows import schedules
 
-    schedules.remove(name)
-    click.echo(f"{name}: removed")
+    return schedules
 
 
 def _prefect() -> Servers:

@@ -50,7 +50,7 @@ def last_best(content: SweepContent, budget: str) -> Line | None:
 
 def figures(content: SweepContent, line: Line) -> Figures:
     """A line as gates see it; accuracy in points."""
-    scale = 100.0 if content.metric == "accuracy" else 1.0
+    scale = content.scale
     return Figures(
         val=line.val * scale,
         maximize=content.maximize,
@@ -94,8 +94,11 @@ def promoted(rule: Promotion, content: SweepContent, url: str, night: str) -> It
             yield f"{best.version} was rolled back from: promote it by hand"
             continue
         challenger = figures(content, best)
-        scale = 100.0 if content.metric == "accuracy" else 1.0
-        if now is None or VAL not in now.tags or is_better(challenger, float(now.tags[VAL]) * scale, rule.margin):
+        if (
+            now is None
+            or VAL not in now.tags
+            or is_better(challenger, float(now.tags[VAL]) * content.scale, rule.margin)
+        ):
             made = promotion.promote(url, best.version, f"{night}: val {challenger.val:.4g}, cell {best.cell}")
             if now is None or made.version != now.version:
                 yield f"models:/{name}@champion is version {made.version}"

@@ -67,9 +67,10 @@ class SweepContent:
     broken: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
-    def better(self, one: float, other: float) -> bool:
-        """Whether one figure of the metric is strictly better than another."""
-        return one > other if self.maximize else one < other
+    @property
+    def scale(self) -> float:
+        """The factor by which the metric is shown and gates see it: accuracy in points."""
+        return 100.0 if self.metric == "accuracy" else 1.0
 
     def budgets(self) -> list[str]:
         """In the order of the cells."""

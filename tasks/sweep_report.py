@@ -50,7 +50,7 @@ def _metric(content: SweepContent, value: float) -> str:
 
 def _test(content: SweepContent, line: Line) -> str:
     percent = content.metric == "accuracy"
-    return number_words(line.test, 100 if percent else 1, 2 if percent else 4)
+    return number_words(line.test, content.scale, 2 if percent else 4)
 
 
 def _moved(content: SweepContent, line: Line, before: Line) -> str:
@@ -71,7 +71,7 @@ def _fronts(content: SweepContent) -> str:
 
 
 def _front(content: SweepContent, cost: str) -> str:
-    scale = 100 if content.metric == "accuracy" else 1
+    scale = content.scale
     with blank_figure(3.7, 2.8) as figure:
         axes = figure.add_subplot()
         for place, budget in enumerate(content.budgets()):
